@@ -21,10 +21,6 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 
-export const protobufPackage = "matfleet.artifact.v1";
-
-export const protobufFileName = "matfleet/artifact/v1/artifact.proto";
-
 export interface GetManifestRequest {
   modelVersionId: string;
 }
@@ -89,24 +85,6 @@ export const GetManifestRequest: MessageFns<GetManifestRequest> = {
     }
   },
 
-  fromJSON(object: any): GetManifestRequest {
-    return {
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-    };
-  },
-
-  toJSON(message: GetManifestRequest): unknown {
-    const obj: any = {};
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<GetManifestRequest>): GetManifestRequest {
     return GetManifestRequest.fromPartial(base ?? {});
   },
@@ -160,18 +138,6 @@ export const GetManifestResponse: MessageFns<GetManifestResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): GetManifestResponse {
-    return { manifest: isSet(object.manifest) ? bytesFromBase64(object.manifest) : new Uint8Array(0) };
-  },
-
-  toJSON(message: GetManifestResponse): unknown {
-    const obj: any = {};
-    if (message.manifest.length !== 0) {
-      obj.manifest = base64FromBytes(message.manifest);
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<GetManifestResponse>): GetManifestResponse {
@@ -257,32 +223,6 @@ export const FetchChunkRequest: MessageFns<FetchChunkRequest> = {
     }
   },
 
-  fromJSON(object: any): FetchChunkRequest {
-    return {
-      chunkId: isSet(object.chunkId)
-        ? globalThis.String(object.chunkId)
-        : isSet(object.chunk_id)
-        ? globalThis.String(object.chunk_id)
-        : "",
-      offset: isSet(object.offset) ? BigInt(object.offset) : 0n,
-      length: isSet(object.length) ? BigInt(object.length) : 0n,
-    };
-  },
-
-  toJSON(message: FetchChunkRequest): unknown {
-    const obj: any = {};
-    if (message.chunkId !== "") {
-      obj.chunkId = message.chunkId;
-    }
-    if (message.offset !== 0n) {
-      obj.offset = message.offset.toString();
-    }
-    if (message.length !== 0n) {
-      obj.length = message.length.toString();
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<FetchChunkRequest>): FetchChunkRequest {
     return FetchChunkRequest.fromPartial(base ?? {});
   },
@@ -338,18 +278,6 @@ export const FetchChunkResponse: MessageFns<FetchChunkResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): FetchChunkResponse {
-    return { data: isSet(object.data) ? bytesFromBase64(object.data) : new Uint8Array(0) };
-  },
-
-  toJSON(message: FetchChunkResponse): unknown {
-    const obj: any = {};
-    if (message.data.length !== 0) {
-      obj.data = base64FromBytes(message.data);
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<FetchChunkResponse>): FetchChunkResponse {
@@ -438,49 +366,18 @@ export const ArtifactServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-function bytesFromBase64(b64: string): Uint8Array {
-  if ((globalThis as any).Buffer) {
-    return Uint8Array.from((globalThis as any).Buffer.from(b64, "base64"));
-  } else {
-    const bin = globalThis.atob(b64);
-    const arr = new Uint8Array(bin.length);
-    for (let i = 0; i < bin.length; ++i) {
-      arr[i] = bin.charCodeAt(i);
-    }
-    return arr;
-  }
-}
-
-function base64FromBytes(arr: Uint8Array): string {
-  if ((globalThis as any).Buffer) {
-    return (globalThis as any).Buffer.from(arr).toString("base64");
-  } else {
-    const bin: string[] = [];
-    arr.forEach((byte) => {
-      bin.push(globalThis.String.fromCharCode(byte));
-    });
-    return globalThis.btoa(bin.join(""));
-  }
-}
-
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-function isSet(value: any): boolean {
-  return value !== null && value !== undefined;
-}
-
-export interface MessageFns<T> {
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  fromJSON(object: any): T;
-  toJSON(message: T): unknown;
   create(base?: DeepPartial<T>): T;
   fromPartial(object: DeepPartial<T>): T;
 }

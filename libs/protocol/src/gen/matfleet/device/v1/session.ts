@@ -22,10 +22,6 @@ import {
 } from "@grpc/grpc-js";
 import { GenerateRequest, GenerateResponse } from "../../inference/v1/inference.js";
 
-export const protobufPackage = "matfleet.device.v1";
-
-export const protobufFileName = "matfleet/device/v1/session.proto";
-
 export enum Phase {
   PHASE_UNSPECIFIED = 0,
   PHASE_FETCHING = 1,
@@ -34,53 +30,6 @@ export enum Phase {
   PHASE_ACTIVE = 4,
   PHASE_FAILED = 5,
   UNRECOGNIZED = -1,
-}
-
-export function phaseFromJSON(object: any): Phase {
-  switch (object) {
-    case 0:
-    case "PHASE_UNSPECIFIED":
-      return Phase.PHASE_UNSPECIFIED;
-    case 1:
-    case "PHASE_FETCHING":
-      return Phase.PHASE_FETCHING;
-    case 2:
-    case "PHASE_VERIFYING":
-      return Phase.PHASE_VERIFYING;
-    case 3:
-    case "PHASE_ACTIVATING":
-      return Phase.PHASE_ACTIVATING;
-    case 4:
-    case "PHASE_ACTIVE":
-      return Phase.PHASE_ACTIVE;
-    case 5:
-    case "PHASE_FAILED":
-      return Phase.PHASE_FAILED;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return Phase.UNRECOGNIZED;
-  }
-}
-
-export function phaseToJSON(object: Phase): string {
-  switch (object) {
-    case Phase.PHASE_UNSPECIFIED:
-      return "PHASE_UNSPECIFIED";
-    case Phase.PHASE_FETCHING:
-      return "PHASE_FETCHING";
-    case Phase.PHASE_VERIFYING:
-      return "PHASE_VERIFYING";
-    case Phase.PHASE_ACTIVATING:
-      return "PHASE_ACTIVATING";
-    case Phase.PHASE_ACTIVE:
-      return "PHASE_ACTIVE";
-    case Phase.PHASE_FAILED:
-      return "PHASE_FAILED";
-    case Phase.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
 }
 
 export interface EnrollRequest {
@@ -362,36 +311,6 @@ export const EnrollRequest: MessageFns<EnrollRequest> = {
     }
   },
 
-  fromJSON(object: any): EnrollRequest {
-    return {
-      token: isSet(object.token) ? globalThis.String(object.token) : "",
-      csrPem: isSet(object.csrPem)
-        ? globalThis.String(object.csrPem)
-        : isSet(object.csr_pem)
-        ? globalThis.String(object.csr_pem)
-        : "",
-      deviceName: isSet(object.deviceName)
-        ? globalThis.String(object.deviceName)
-        : isSet(object.device_name)
-        ? globalThis.String(object.device_name)
-        : "",
-    };
-  },
-
-  toJSON(message: EnrollRequest): unknown {
-    const obj: any = {};
-    if (message.token !== "") {
-      obj.token = message.token;
-    }
-    if (message.csrPem !== "") {
-      obj.csrPem = message.csrPem;
-    }
-    if (message.deviceName !== "") {
-      obj.deviceName = message.deviceName;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<EnrollRequest>): EnrollRequest {
     return EnrollRequest.fromPartial(base ?? {});
   },
@@ -480,48 +399,6 @@ export const EnrollResponse: MessageFns<EnrollResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): EnrollResponse {
-    return {
-      deviceId: isSet(object.deviceId)
-        ? globalThis.String(object.deviceId)
-        : isSet(object.device_id)
-        ? globalThis.String(object.device_id)
-        : "",
-      certificatePem: isSet(object.certificatePem)
-        ? globalThis.String(object.certificatePem)
-        : isSet(object.certificate_pem)
-        ? globalThis.String(object.certificate_pem)
-        : "",
-      caPem: isSet(object.caPem)
-        ? globalThis.String(object.caPem)
-        : isSet(object.ca_pem)
-        ? globalThis.String(object.ca_pem)
-        : "",
-      deviceName: isSet(object.deviceName)
-        ? globalThis.String(object.deviceName)
-        : isSet(object.device_name)
-        ? globalThis.String(object.device_name)
-        : "",
-    };
-  },
-
-  toJSON(message: EnrollResponse): unknown {
-    const obj: any = {};
-    if (message.deviceId !== "") {
-      obj.deviceId = message.deviceId;
-    }
-    if (message.certificatePem !== "") {
-      obj.certificatePem = message.certificatePem;
-    }
-    if (message.caPem !== "") {
-      obj.caPem = message.caPem;
-    }
-    if (message.deviceName !== "") {
-      obj.deviceName = message.deviceName;
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<EnrollResponse>): EnrollResponse {
@@ -615,36 +492,6 @@ export const SessionRequest: MessageFns<SessionRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): SessionRequest {
-    return {
-      message: isSet(object.hello)
-        ? { $case: "hello", value: Hello.fromJSON(object.hello) }
-        : isSet(object.heartbeat)
-        ? { $case: "heartbeat", value: Heartbeat.fromJSON(object.heartbeat) }
-        : isSet(object.report)
-        ? { $case: "report", value: Report.fromJSON(object.report) }
-        : isSet(object.inferenceEvent)
-        ? { $case: "inferenceEvent", value: InferenceEvent.fromJSON(object.inferenceEvent) }
-        : isSet(object.inference_event)
-        ? { $case: "inferenceEvent", value: InferenceEvent.fromJSON(object.inference_event) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: SessionRequest): unknown {
-    const obj: any = {};
-    if (message.message?.$case === "hello") {
-      obj.hello = Hello.toJSON(message.message.value);
-    } else if (message.message?.$case === "heartbeat") {
-      obj.heartbeat = Heartbeat.toJSON(message.message.value);
-    } else if (message.message?.$case === "report") {
-      obj.report = Report.toJSON(message.message.value);
-    } else if (message.message?.$case === "inferenceEvent") {
-      obj.inferenceEvent = InferenceEvent.toJSON(message.message.value);
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<SessionRequest>): SessionRequest {
@@ -795,54 +642,6 @@ export const SessionResponse: MessageFns<SessionResponse> = {
     }
   },
 
-  fromJSON(object: any): SessionResponse {
-    return {
-      message: isSet(object.welcome)
-        ? { $case: "welcome", value: Welcome.fromJSON(object.welcome) }
-        : isSet(object.heartbeatAck)
-        ? { $case: "heartbeatAck", value: HeartbeatAck.fromJSON(object.heartbeatAck) }
-        : isSet(object.heartbeat_ack)
-        ? { $case: "heartbeatAck", value: HeartbeatAck.fromJSON(object.heartbeat_ack) }
-        : isSet(object.desired)
-        ? { $case: "desired", value: Desired.fromJSON(object.desired) }
-        : isSet(object.reportAck)
-        ? { $case: "reportAck", value: ReportAck.fromJSON(object.reportAck) }
-        : isSet(object.report_ack)
-        ? { $case: "reportAck", value: ReportAck.fromJSON(object.report_ack) }
-        : isSet(object.startInference)
-        ? { $case: "startInference", value: StartInference.fromJSON(object.startInference) }
-        : isSet(object.start_inference)
-        ? { $case: "startInference", value: StartInference.fromJSON(object.start_inference) }
-        : isSet(object.cancelInference)
-        ? { $case: "cancelInference", value: CancelInference.fromJSON(object.cancelInference) }
-        : isSet(object.cancel_inference)
-        ? { $case: "cancelInference", value: CancelInference.fromJSON(object.cancel_inference) }
-        : isSet(object.drain)
-        ? { $case: "drain", value: Drain.fromJSON(object.drain) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: SessionResponse): unknown {
-    const obj: any = {};
-    if (message.message?.$case === "welcome") {
-      obj.welcome = Welcome.toJSON(message.message.value);
-    } else if (message.message?.$case === "heartbeatAck") {
-      obj.heartbeatAck = HeartbeatAck.toJSON(message.message.value);
-    } else if (message.message?.$case === "desired") {
-      obj.desired = Desired.toJSON(message.message.value);
-    } else if (message.message?.$case === "reportAck") {
-      obj.reportAck = ReportAck.toJSON(message.message.value);
-    } else if (message.message?.$case === "startInference") {
-      obj.startInference = StartInference.toJSON(message.message.value);
-    } else if (message.message?.$case === "cancelInference") {
-      obj.cancelInference = CancelInference.toJSON(message.message.value);
-    } else if (message.message?.$case === "drain") {
-      obj.drain = Drain.toJSON(message.message.value);
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<SessionResponse>): SessionResponse {
     return SessionResponse.fromPartial(base ?? {});
   },
@@ -955,26 +754,6 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     }
   },
 
-  fromJSON(object: any): SyncRequest {
-    return {
-      epoch: isSet(object.epoch) ? BigInt(object.epoch) : 0n,
-      messages: globalThis.Array.isArray(object?.messages)
-        ? object.messages.map((e: any) => SessionRequest.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: SyncRequest): unknown {
-    const obj: any = {};
-    if (message.epoch !== 0n) {
-      obj.epoch = message.epoch.toString();
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages.map((e) => SessionRequest.toJSON(e));
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<SyncRequest>): SyncRequest {
     return SyncRequest.fromPartial(base ?? {});
   },
@@ -1029,22 +808,6 @@ export const SyncResponse: MessageFns<SyncResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): SyncResponse {
-    return {
-      messages: globalThis.Array.isArray(object?.messages)
-        ? object.messages.map((e: any) => SessionResponse.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: SyncResponse): unknown {
-    const obj: any = {};
-    if (message.messages?.length) {
-      obj.messages = message.messages.map((e) => SessionResponse.toJSON(e));
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<SyncResponse>): SyncResponse {
@@ -1147,48 +910,6 @@ export const Hello: MessageFns<Hello> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Hello {
-    return {
-      bootId: isSet(object.bootId)
-        ? globalThis.String(object.bootId)
-        : isSet(object.boot_id)
-        ? globalThis.String(object.boot_id)
-        : "",
-      agentVersion: isSet(object.agentVersion)
-        ? globalThis.String(object.agentVersion)
-        : isSet(object.agent_version)
-        ? globalThis.String(object.agent_version)
-        : "",
-      capabilities: isSet(object.capabilities) ? Capabilities.fromJSON(object.capabilities) : undefined,
-      storedGeneration: isSet(object.storedGeneration)
-        ? BigInt(object.storedGeneration)
-        : isSet(object.stored_generation)
-        ? BigInt(object.stored_generation)
-        : 0n,
-      observed: isSet(object.observed) ? Observed.fromJSON(object.observed) : undefined,
-    };
-  },
-
-  toJSON(message: Hello): unknown {
-    const obj: any = {};
-    if (message.bootId !== "") {
-      obj.bootId = message.bootId;
-    }
-    if (message.agentVersion !== "") {
-      obj.agentVersion = message.agentVersion;
-    }
-    if (message.capabilities !== undefined) {
-      obj.capabilities = Capabilities.toJSON(message.capabilities);
-    }
-    if (message.storedGeneration !== 0n) {
-      obj.storedGeneration = message.storedGeneration.toString();
-    }
-    if (message.observed !== undefined) {
-      obj.observed = Observed.toJSON(message.observed);
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Hello>): Hello {
@@ -1422,108 +1143,6 @@ export const Capabilities: MessageFns<Capabilities> = {
     }
   },
 
-  fromJSON(object: any): Capabilities {
-    return {
-      architecture: isSet(object.architecture) ? globalThis.String(object.architecture) : "",
-      platform: isSet(object.platform) ? globalThis.String(object.platform) : "",
-      cores: isSet(object.cores) ? globalThis.Number(object.cores) : 0,
-      cpuFeatures: globalThis.Array.isArray(object?.cpuFeatures)
-        ? object.cpuFeatures.map((e: any) => globalThis.String(e))
-        : globalThis.Array.isArray(object?.cpu_features)
-        ? object.cpu_features.map((e: any) => globalThis.String(e))
-        : [],
-      totalMemoryBytes: isSet(object.totalMemoryBytes)
-        ? BigInt(object.totalMemoryBytes)
-        : isSet(object.total_memory_bytes)
-        ? BigInt(object.total_memory_bytes)
-        : 0n,
-      availableMemoryBytes: isSet(object.availableMemoryBytes)
-        ? BigInt(object.availableMemoryBytes)
-        : isSet(object.available_memory_bytes)
-        ? BigInt(object.available_memory_bytes)
-        : 0n,
-      modelMemoryBytes: isSet(object.modelMemoryBytes)
-        ? BigInt(object.modelMemoryBytes)
-        : isSet(object.model_memory_bytes)
-        ? BigInt(object.model_memory_bytes)
-        : 0n,
-      runtimeMemoryBytes: isSet(object.runtimeMemoryBytes)
-        ? BigInt(object.runtimeMemoryBytes)
-        : isSet(object.runtime_memory_bytes)
-        ? BigInt(object.runtime_memory_bytes)
-        : 0n,
-      freeDiskBytes: isSet(object.freeDiskBytes)
-        ? BigInt(object.freeDiskBytes)
-        : isSet(object.free_disk_bytes)
-        ? BigInt(object.free_disk_bytes)
-        : 0n,
-      memoryBandwidthBytesPerSecond: isSet(object.memoryBandwidthBytesPerSecond)
-        ? BigInt(object.memoryBandwidthBytesPerSecond)
-        : isSet(object.memory_bandwidth_bytes_per_second)
-        ? BigInt(object.memory_bandwidth_bytes_per_second)
-        : 0n,
-      executionProviders: globalThis.Array.isArray(object?.executionProviders)
-        ? object.executionProviders.map((e: any) => globalThis.String(e))
-        : globalThis.Array.isArray(object?.execution_providers)
-        ? object.execution_providers.map((e: any) => globalThis.String(e))
-        : [],
-      nodeVersion: isSet(object.nodeVersion)
-        ? globalThis.String(object.nodeVersion)
-        : isSet(object.node_version)
-        ? globalThis.String(object.node_version)
-        : "",
-      runtimeVersion: isSet(object.runtimeVersion)
-        ? globalThis.String(object.runtimeVersion)
-        : isSet(object.runtime_version)
-        ? globalThis.String(object.runtime_version)
-        : "",
-    };
-  },
-
-  toJSON(message: Capabilities): unknown {
-    const obj: any = {};
-    if (message.architecture !== "") {
-      obj.architecture = message.architecture;
-    }
-    if (message.platform !== "") {
-      obj.platform = message.platform;
-    }
-    if (message.cores !== 0) {
-      obj.cores = Math.round(message.cores);
-    }
-    if (message.cpuFeatures?.length) {
-      obj.cpuFeatures = message.cpuFeatures;
-    }
-    if (message.totalMemoryBytes !== 0n) {
-      obj.totalMemoryBytes = message.totalMemoryBytes.toString();
-    }
-    if (message.availableMemoryBytes !== 0n) {
-      obj.availableMemoryBytes = message.availableMemoryBytes.toString();
-    }
-    if (message.modelMemoryBytes !== 0n) {
-      obj.modelMemoryBytes = message.modelMemoryBytes.toString();
-    }
-    if (message.runtimeMemoryBytes !== 0n) {
-      obj.runtimeMemoryBytes = message.runtimeMemoryBytes.toString();
-    }
-    if (message.freeDiskBytes !== 0n) {
-      obj.freeDiskBytes = message.freeDiskBytes.toString();
-    }
-    if (message.memoryBandwidthBytesPerSecond !== 0n) {
-      obj.memoryBandwidthBytesPerSecond = message.memoryBandwidthBytesPerSecond.toString();
-    }
-    if (message.executionProviders?.length) {
-      obj.executionProviders = message.executionProviders;
-    }
-    if (message.nodeVersion !== "") {
-      obj.nodeVersion = message.nodeVersion;
-    }
-    if (message.runtimeVersion !== "") {
-      obj.runtimeVersion = message.runtimeVersion;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Capabilities>): Capabilities {
     return Capabilities.fromPartial(base ?? {});
   },
@@ -1663,60 +1282,6 @@ export const Welcome: MessageFns<Welcome> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Welcome {
-    return {
-      epoch: isSet(object.epoch) ? BigInt(object.epoch) : 0n,
-      deviceId: isSet(object.deviceId)
-        ? globalThis.String(object.deviceId)
-        : isSet(object.device_id)
-        ? globalThis.String(object.device_id)
-        : "",
-      heartbeatMs: isSet(object.heartbeatMs)
-        ? globalThis.Number(object.heartbeatMs)
-        : isSet(object.heartbeat_ms)
-        ? globalThis.Number(object.heartbeat_ms)
-        : 0,
-      leaseMs: isSet(object.leaseMs)
-        ? globalThis.Number(object.leaseMs)
-        : isSet(object.lease_ms)
-        ? globalThis.Number(object.lease_ms)
-        : 0,
-      reconnectJitterMs: isSet(object.reconnectJitterMs)
-        ? globalThis.Number(object.reconnectJitterMs)
-        : isSet(object.reconnect_jitter_ms)
-        ? globalThis.Number(object.reconnect_jitter_ms)
-        : 0,
-      serverTimeUnixMs: isSet(object.serverTimeUnixMs)
-        ? BigInt(object.serverTimeUnixMs)
-        : isSet(object.server_time_unix_ms)
-        ? BigInt(object.server_time_unix_ms)
-        : 0n,
-    };
-  },
-
-  toJSON(message: Welcome): unknown {
-    const obj: any = {};
-    if (message.epoch !== 0n) {
-      obj.epoch = message.epoch.toString();
-    }
-    if (message.deviceId !== "") {
-      obj.deviceId = message.deviceId;
-    }
-    if (message.heartbeatMs !== 0) {
-      obj.heartbeatMs = Math.round(message.heartbeatMs);
-    }
-    if (message.leaseMs !== 0) {
-      obj.leaseMs = Math.round(message.leaseMs);
-    }
-    if (message.reconnectJitterMs !== 0) {
-      obj.reconnectJitterMs = Math.round(message.reconnectJitterMs);
-    }
-    if (message.serverTimeUnixMs !== 0n) {
-      obj.serverTimeUnixMs = message.serverTimeUnixMs.toString();
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Welcome>): Welcome {
@@ -1868,48 +1433,6 @@ export const Histogram: MessageFns<Histogram> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Histogram {
-    return {
-      scale: isSet(object.scale) ? globalThis.Number(object.scale) : 0,
-      offset: isSet(object.offset) ? globalThis.Number(object.offset) : 0,
-      counts: globalThis.Array.isArray(object?.counts) ? object.counts.map((e: any) => BigInt(e)) : [],
-      zeroCount: isSet(object.zeroCount)
-        ? BigInt(object.zeroCount)
-        : isSet(object.zero_count)
-        ? BigInt(object.zero_count)
-        : 0n,
-      sum: isSet(object.sum) ? globalThis.Number(object.sum) : 0,
-      count: isSet(object.count) ? BigInt(object.count) : 0n,
-      max: isSet(object.max) ? globalThis.Number(object.max) : 0,
-    };
-  },
-
-  toJSON(message: Histogram): unknown {
-    const obj: any = {};
-    if (message.scale !== 0) {
-      obj.scale = Math.round(message.scale);
-    }
-    if (message.offset !== 0) {
-      obj.offset = Math.round(message.offset);
-    }
-    if (message.counts?.length) {
-      obj.counts = message.counts.map((e) => e.toString());
-    }
-    if (message.zeroCount !== 0n) {
-      obj.zeroCount = message.zeroCount.toString();
-    }
-    if (message.sum !== 0) {
-      obj.sum = floatToJson(message.sum);
-    }
-    if (message.count !== 0n) {
-      obj.count = message.count.toString();
-    }
-    if (message.max !== 0) {
-      obj.max = floatToJson(message.max);
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Histogram>): Histogram {
@@ -2066,76 +1589,6 @@ export const LatencyReport: MessageFns<LatencyReport> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): LatencyReport {
-    return {
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-      sliceId: isSet(object.sliceId)
-        ? globalThis.String(object.sliceId)
-        : isSet(object.slice_id)
-        ? globalThis.String(object.slice_id)
-        : "",
-      ttftMs: isSet(object.ttftMs)
-        ? Histogram.fromJSON(object.ttftMs)
-        : isSet(object.ttft_ms)
-        ? Histogram.fromJSON(object.ttft_ms)
-        : undefined,
-      interTokenMs: isSet(object.interTokenMs)
-        ? Histogram.fromJSON(object.interTokenMs)
-        : isSet(object.inter_token_ms)
-        ? Histogram.fromJSON(object.inter_token_ms)
-        : undefined,
-      queueMs: isSet(object.queueMs)
-        ? Histogram.fromJSON(object.queueMs)
-        : isSet(object.queue_ms)
-        ? Histogram.fromJSON(object.queue_ms)
-        : undefined,
-      promptTokens: isSet(object.promptTokens)
-        ? BigInt(object.promptTokens)
-        : isSet(object.prompt_tokens)
-        ? BigInt(object.prompt_tokens)
-        : 0n,
-      outputTokens: isSet(object.outputTokens)
-        ? BigInt(object.outputTokens)
-        : isSet(object.output_tokens)
-        ? BigInt(object.output_tokens)
-        : 0n,
-      failed: isSet(object.failed) ? BigInt(object.failed) : 0n,
-    };
-  },
-
-  toJSON(message: LatencyReport): unknown {
-    const obj: any = {};
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    if (message.sliceId !== "") {
-      obj.sliceId = message.sliceId;
-    }
-    if (message.ttftMs !== undefined) {
-      obj.ttftMs = Histogram.toJSON(message.ttftMs);
-    }
-    if (message.interTokenMs !== undefined) {
-      obj.interTokenMs = Histogram.toJSON(message.interTokenMs);
-    }
-    if (message.queueMs !== undefined) {
-      obj.queueMs = Histogram.toJSON(message.queueMs);
-    }
-    if (message.promptTokens !== 0n) {
-      obj.promptTokens = message.promptTokens.toString();
-    }
-    if (message.outputTokens !== 0n) {
-      obj.outputTokens = message.outputTokens.toString();
-    }
-    if (message.failed !== 0n) {
-      obj.failed = message.failed.toString();
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<LatencyReport>): LatencyReport {
@@ -2325,82 +1778,6 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
   },
 
-  fromJSON(object: any): Heartbeat {
-    return {
-      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
-      monotonicMs: isSet(object.monotonicMs)
-        ? BigInt(object.monotonicMs)
-        : isSet(object.monotonic_ms)
-        ? BigInt(object.monotonic_ms)
-        : 0n,
-      queueLength: isSet(object.queueLength)
-        ? globalThis.Number(object.queueLength)
-        : isSet(object.queue_length)
-        ? globalThis.Number(object.queue_length)
-        : 0,
-      inFlight: isSet(object.inFlight)
-        ? globalThis.Number(object.inFlight)
-        : isSet(object.in_flight)
-        ? globalThis.Number(object.in_flight)
-        : 0,
-      availableMemoryBytes: isSet(object.availableMemoryBytes)
-        ? BigInt(object.availableMemoryBytes)
-        : isSet(object.available_memory_bytes)
-        ? BigInt(object.available_memory_bytes)
-        : 0n,
-      engineRssBytes: isSet(object.engineRssBytes)
-        ? BigInt(object.engineRssBytes)
-        : isSet(object.engine_rss_bytes)
-        ? BigInt(object.engine_rss_bytes)
-        : 0n,
-      engineReady: isSet(object.engineReady)
-        ? globalThis.Boolean(object.engineReady)
-        : isSet(object.engine_ready)
-        ? globalThis.Boolean(object.engine_ready)
-        : false,
-      latency: globalThis.Array.isArray(object?.latency)
-        ? object.latency.map((e: any) => LatencyReport.fromJSON(e))
-        : [],
-      memoryBandwidthBytesPerSecond: isSet(object.memoryBandwidthBytesPerSecond)
-        ? BigInt(object.memoryBandwidthBytesPerSecond)
-        : isSet(object.memory_bandwidth_bytes_per_second)
-        ? BigInt(object.memory_bandwidth_bytes_per_second)
-        : 0n,
-    };
-  },
-
-  toJSON(message: Heartbeat): unknown {
-    const obj: any = {};
-    if (message.sequence !== 0n) {
-      obj.sequence = message.sequence.toString();
-    }
-    if (message.monotonicMs !== 0n) {
-      obj.monotonicMs = message.monotonicMs.toString();
-    }
-    if (message.queueLength !== 0) {
-      obj.queueLength = Math.round(message.queueLength);
-    }
-    if (message.inFlight !== 0) {
-      obj.inFlight = Math.round(message.inFlight);
-    }
-    if (message.availableMemoryBytes !== 0n) {
-      obj.availableMemoryBytes = message.availableMemoryBytes.toString();
-    }
-    if (message.engineRssBytes !== 0n) {
-      obj.engineRssBytes = message.engineRssBytes.toString();
-    }
-    if (message.engineReady !== false) {
-      obj.engineReady = message.engineReady;
-    }
-    if (message.latency?.length) {
-      obj.latency = message.latency.map((e) => LatencyReport.toJSON(e));
-    }
-    if (message.memoryBandwidthBytesPerSecond !== 0n) {
-      obj.memoryBandwidthBytesPerSecond = message.memoryBandwidthBytesPerSecond.toString();
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Heartbeat>): Heartbeat {
     return Heartbeat.fromPartial(base ?? {});
   },
@@ -2488,28 +1865,6 @@ export const HeartbeatAck: MessageFns<HeartbeatAck> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): HeartbeatAck {
-    return {
-      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
-      serverTimeUnixMs: isSet(object.serverTimeUnixMs)
-        ? BigInt(object.serverTimeUnixMs)
-        : isSet(object.server_time_unix_ms)
-        ? BigInt(object.server_time_unix_ms)
-        : 0n,
-    };
-  },
-
-  toJSON(message: HeartbeatAck): unknown {
-    const obj: any = {};
-    if (message.sequence !== 0n) {
-      obj.sequence = message.sequence.toString();
-    }
-    if (message.serverTimeUnixMs !== 0n) {
-      obj.serverTimeUnixMs = message.serverTimeUnixMs.toString();
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<HeartbeatAck>): HeartbeatAck {
@@ -2639,64 +1994,6 @@ export const Desired: MessageFns<Desired> = {
     }
   },
 
-  fromJSON(object: any): Desired {
-    return {
-      generation: isSet(object.generation) ? BigInt(object.generation) : 0n,
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-      modelName: isSet(object.modelName)
-        ? globalThis.String(object.modelName)
-        : isSet(object.model_name)
-        ? globalThis.String(object.model_name)
-        : "",
-      sliceId: isSet(object.sliceId)
-        ? globalThis.String(object.sliceId)
-        : isSet(object.slice_id)
-        ? globalThis.String(object.slice_id)
-        : "",
-      contextTokens: isSet(object.contextTokens)
-        ? globalThis.Number(object.contextTokens)
-        : isSet(object.context_tokens)
-        ? globalThis.Number(object.context_tokens)
-        : 0,
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
-      updateId: isSet(object.updateId)
-        ? globalThis.String(object.updateId)
-        : isSet(object.update_id)
-        ? globalThis.String(object.update_id)
-        : "",
-    };
-  },
-
-  toJSON(message: Desired): unknown {
-    const obj: any = {};
-    if (message.generation !== 0n) {
-      obj.generation = message.generation.toString();
-    }
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    if (message.modelName !== "") {
-      obj.modelName = message.modelName;
-    }
-    if (message.sliceId !== "") {
-      obj.sliceId = message.sliceId;
-    }
-    if (message.contextTokens !== 0) {
-      obj.contextTokens = Math.round(message.contextTokens);
-    }
-    if (message.reason !== "") {
-      obj.reason = message.reason;
-    }
-    if (message.updateId !== "") {
-      obj.updateId = message.updateId;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Desired>): Desired {
     return Desired.fromPartial(base ?? {});
   },
@@ -2783,36 +2080,6 @@ export const Observed: MessageFns<Observed> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Observed {
-    return {
-      generation: isSet(object.generation) ? BigInt(object.generation) : 0n,
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-      sliceId: isSet(object.sliceId)
-        ? globalThis.String(object.sliceId)
-        : isSet(object.slice_id)
-        ? globalThis.String(object.slice_id)
-        : "",
-    };
-  },
-
-  toJSON(message: Observed): unknown {
-    const obj: any = {};
-    if (message.generation !== 0n) {
-      obj.generation = message.generation.toString();
-    }
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    if (message.sliceId !== "") {
-      obj.sliceId = message.sliceId;
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Observed>): Observed {
@@ -2952,52 +2219,6 @@ export const Report: MessageFns<Report> = {
     }
   },
 
-  fromJSON(object: any): Report {
-    return {
-      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
-      generation: isSet(object.generation) ? BigInt(object.generation) : 0n,
-      phase: isSet(object.phase) ? phaseFromJSON(object.phase) : 0,
-      observed: isSet(object.observed) ? Observed.fromJSON(object.observed) : undefined,
-      fetchedBytes: isSet(object.fetchedBytes)
-        ? BigInt(object.fetchedBytes)
-        : isSet(object.fetched_bytes)
-        ? BigInt(object.fetched_bytes)
-        : 0n,
-      totalBytes: isSet(object.totalBytes)
-        ? BigInt(object.totalBytes)
-        : isSet(object.total_bytes)
-        ? BigInt(object.total_bytes)
-        : 0n,
-      error: isSet(object.error) ? globalThis.String(object.error) : "",
-    };
-  },
-
-  toJSON(message: Report): unknown {
-    const obj: any = {};
-    if (message.sequence !== 0n) {
-      obj.sequence = message.sequence.toString();
-    }
-    if (message.generation !== 0n) {
-      obj.generation = message.generation.toString();
-    }
-    if (message.phase !== 0) {
-      obj.phase = phaseToJSON(message.phase);
-    }
-    if (message.observed !== undefined) {
-      obj.observed = Observed.toJSON(message.observed);
-    }
-    if (message.fetchedBytes !== 0n) {
-      obj.fetchedBytes = message.fetchedBytes.toString();
-    }
-    if (message.totalBytes !== 0n) {
-      obj.totalBytes = message.totalBytes.toString();
-    }
-    if (message.error !== "") {
-      obj.error = message.error;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Report>): Report {
     return Report.fromPartial(base ?? {});
   },
@@ -3068,18 +2289,6 @@ export const ReportAck: MessageFns<ReportAck> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): ReportAck {
-    return { sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n };
-  },
-
-  toJSON(message: ReportAck): unknown {
-    const obj: any = {};
-    if (message.sequence !== 0n) {
-      obj.sequence = message.sequence.toString();
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<ReportAck>): ReportAck {
@@ -3192,60 +2401,6 @@ export const StartInference: MessageFns<StartInference> = {
     }
   },
 
-  fromJSON(object: any): StartInference {
-    return {
-      attemptId: isSet(object.attemptId)
-        ? globalThis.String(object.attemptId)
-        : isSet(object.attempt_id)
-        ? globalThis.String(object.attempt_id)
-        : "",
-      inferenceId: isSet(object.inferenceId)
-        ? globalThis.String(object.inferenceId)
-        : isSet(object.inference_id)
-        ? globalThis.String(object.inference_id)
-        : "",
-      remainingMs: isSet(object.remainingMs)
-        ? globalThis.Number(object.remainingMs)
-        : isSet(object.remaining_ms)
-        ? globalThis.Number(object.remaining_ms)
-        : 0,
-      request: isSet(object.request) ? GenerateRequest.fromJSON(object.request) : undefined,
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-      sliceId: isSet(object.sliceId)
-        ? globalThis.String(object.sliceId)
-        : isSet(object.slice_id)
-        ? globalThis.String(object.slice_id)
-        : "",
-    };
-  },
-
-  toJSON(message: StartInference): unknown {
-    const obj: any = {};
-    if (message.attemptId !== "") {
-      obj.attemptId = message.attemptId;
-    }
-    if (message.inferenceId !== "") {
-      obj.inferenceId = message.inferenceId;
-    }
-    if (message.remainingMs !== 0) {
-      obj.remainingMs = Math.round(message.remainingMs);
-    }
-    if (message.request !== undefined) {
-      obj.request = GenerateRequest.toJSON(message.request);
-    }
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    if (message.sliceId !== "") {
-      obj.sliceId = message.sliceId;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<StartInference>): StartInference {
     return StartInference.fromPartial(base ?? {});
   },
@@ -3306,24 +2461,6 @@ export const CancelInference: MessageFns<CancelInference> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): CancelInference {
-    return {
-      attemptId: isSet(object.attemptId)
-        ? globalThis.String(object.attemptId)
-        : isSet(object.attempt_id)
-        ? globalThis.String(object.attempt_id)
-        : "",
-    };
-  },
-
-  toJSON(message: CancelInference): unknown {
-    const obj: any = {};
-    if (message.attemptId !== "") {
-      obj.attemptId = message.attemptId;
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<CancelInference>): CancelInference {
@@ -3419,38 +2556,6 @@ export const InferenceEvent: MessageFns<InferenceEvent> = {
     }
   },
 
-  fromJSON(object: any): InferenceEvent {
-    return {
-      attemptId: isSet(object.attemptId)
-        ? globalThis.String(object.attemptId)
-        : isSet(object.attempt_id)
-        ? globalThis.String(object.attempt_id)
-        : "",
-      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
-      event: isSet(object.response)
-        ? { $case: "response", value: GenerateResponse.fromJSON(object.response) }
-        : isSet(object.failure)
-        ? { $case: "failure", value: InferenceFailure.fromJSON(object.failure) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: InferenceEvent): unknown {
-    const obj: any = {};
-    if (message.attemptId !== "") {
-      obj.attemptId = message.attemptId;
-    }
-    if (message.sequence !== 0n) {
-      obj.sequence = message.sequence.toString();
-    }
-    if (message.event?.$case === "response") {
-      obj.response = GenerateResponse.toJSON(message.event.value);
-    } else if (message.event?.$case === "failure") {
-      obj.failure = InferenceFailure.toJSON(message.event.value);
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<InferenceEvent>): InferenceEvent {
     return InferenceEvent.fromPartial(base ?? {});
   },
@@ -3532,24 +2637,6 @@ export const InferenceFailure: MessageFns<InferenceFailure> = {
     }
   },
 
-  fromJSON(object: any): InferenceFailure {
-    return {
-      code: isSet(object.code) ? globalThis.Number(object.code) : 0,
-      message: isSet(object.message) ? globalThis.String(object.message) : "",
-    };
-  },
-
-  toJSON(message: InferenceFailure): unknown {
-    const obj: any = {};
-    if (message.code !== 0) {
-      obj.code = Math.round(message.code);
-    }
-    if (message.message !== "") {
-      obj.message = message.message;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<InferenceFailure>): InferenceFailure {
     return InferenceFailure.fromPartial(base ?? {});
   },
@@ -3615,28 +2702,6 @@ export const Drain: MessageFns<Drain> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Drain {
-    return {
-      withinMs: isSet(object.withinMs)
-        ? globalThis.Number(object.withinMs)
-        : isSet(object.within_ms)
-        ? globalThis.Number(object.within_ms)
-        : 0,
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
-    };
-  },
-
-  toJSON(message: Drain): unknown {
-    const obj: any = {};
-    if (message.withinMs !== 0) {
-      obj.withinMs = Math.round(message.withinMs);
-    }
-    if (message.reason !== "") {
-      obj.reason = message.reason;
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Drain>): Drain {
@@ -3751,28 +2816,18 @@ export const DeviceServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-function floatToJson(value: number | null | undefined): number | string | null | undefined {
-  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
-}
-
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-function isSet(value: any): boolean {
-  return value !== null && value !== undefined;
-}
-
-export interface MessageFns<T> {
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  fromJSON(object: any): T;
-  toJSON(message: T): unknown;
   create(base?: DeepPartial<T>): T;
   fromPartial(object: DeepPartial<T>): T;
 }

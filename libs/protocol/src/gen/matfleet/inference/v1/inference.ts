@@ -21,53 +21,12 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 
-export const protobufPackage = "matfleet.inference.v1";
-
-export const protobufFileName = "matfleet/inference/v1/inference.proto";
-
 export enum Role {
   ROLE_UNSPECIFIED = 0,
   ROLE_SYSTEM = 1,
   ROLE_USER = 2,
   ROLE_MODEL = 3,
   UNRECOGNIZED = -1,
-}
-
-export function roleFromJSON(object: any): Role {
-  switch (object) {
-    case 0:
-    case "ROLE_UNSPECIFIED":
-      return Role.ROLE_UNSPECIFIED;
-    case 1:
-    case "ROLE_SYSTEM":
-      return Role.ROLE_SYSTEM;
-    case 2:
-    case "ROLE_USER":
-      return Role.ROLE_USER;
-    case 3:
-    case "ROLE_MODEL":
-      return Role.ROLE_MODEL;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return Role.UNRECOGNIZED;
-  }
-}
-
-export function roleToJSON(object: Role): string {
-  switch (object) {
-    case Role.ROLE_UNSPECIFIED:
-      return "ROLE_UNSPECIFIED";
-    case Role.ROLE_SYSTEM:
-      return "ROLE_SYSTEM";
-    case Role.ROLE_USER:
-      return "ROLE_USER";
-    case Role.ROLE_MODEL:
-      return "ROLE_MODEL";
-    case Role.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
 }
 
 export enum FinishReason {
@@ -77,48 +36,6 @@ export enum FinishReason {
   FINISH_REASON_CONTEXT_FULL = 3,
   FINISH_REASON_CANCELLED = 4,
   UNRECOGNIZED = -1,
-}
-
-export function finishReasonFromJSON(object: any): FinishReason {
-  switch (object) {
-    case 0:
-    case "FINISH_REASON_UNSPECIFIED":
-      return FinishReason.FINISH_REASON_UNSPECIFIED;
-    case 1:
-    case "FINISH_REASON_STOP":
-      return FinishReason.FINISH_REASON_STOP;
-    case 2:
-    case "FINISH_REASON_MAX_TOKENS":
-      return FinishReason.FINISH_REASON_MAX_TOKENS;
-    case 3:
-    case "FINISH_REASON_CONTEXT_FULL":
-      return FinishReason.FINISH_REASON_CONTEXT_FULL;
-    case 4:
-    case "FINISH_REASON_CANCELLED":
-      return FinishReason.FINISH_REASON_CANCELLED;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return FinishReason.UNRECOGNIZED;
-  }
-}
-
-export function finishReasonToJSON(object: FinishReason): string {
-  switch (object) {
-    case FinishReason.FINISH_REASON_UNSPECIFIED:
-      return "FINISH_REASON_UNSPECIFIED";
-    case FinishReason.FINISH_REASON_STOP:
-      return "FINISH_REASON_STOP";
-    case FinishReason.FINISH_REASON_MAX_TOKENS:
-      return "FINISH_REASON_MAX_TOKENS";
-    case FinishReason.FINISH_REASON_CONTEXT_FULL:
-      return "FINISH_REASON_CONTEXT_FULL";
-    case FinishReason.FINISH_REASON_CANCELLED:
-      return "FINISH_REASON_CANCELLED";
-    case FinishReason.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
 }
 
 /** One piece of a message. Image, audio and video are reserved for the towers of the model. */
@@ -199,48 +116,6 @@ export enum Refusal_Code {
   UNRECOGNIZED = -1,
 }
 
-export function refusal_CodeFromJSON(object: any): Refusal_Code {
-  switch (object) {
-    case 0:
-    case "CODE_UNSPECIFIED":
-      return Refusal_Code.CODE_UNSPECIFIED;
-    case 1:
-    case "CODE_QUEUE_FULL":
-      return Refusal_Code.CODE_QUEUE_FULL;
-    case 2:
-    case "CODE_NO_SLICE":
-      return Refusal_Code.CODE_NO_SLICE;
-    case 3:
-    case "CODE_PROMPT_TOO_LONG":
-      return Refusal_Code.CODE_PROMPT_TOO_LONG;
-    case 4:
-    case "CODE_ENGINE_RESTARTING":
-      return Refusal_Code.CODE_ENGINE_RESTARTING;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return Refusal_Code.UNRECOGNIZED;
-  }
-}
-
-export function refusal_CodeToJSON(object: Refusal_Code): string {
-  switch (object) {
-    case Refusal_Code.CODE_UNSPECIFIED:
-      return "CODE_UNSPECIFIED";
-    case Refusal_Code.CODE_QUEUE_FULL:
-      return "CODE_QUEUE_FULL";
-    case Refusal_Code.CODE_NO_SLICE:
-      return "CODE_NO_SLICE";
-    case Refusal_Code.CODE_PROMPT_TOO_LONG:
-      return "CODE_PROMPT_TOO_LONG";
-    case Refusal_Code.CODE_ENGINE_RESTARTING:
-      return "CODE_ENGINE_RESTARTING";
-    case Refusal_Code.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
 export interface GetStatusRequest {
 }
 
@@ -314,18 +189,6 @@ export const Part: MessageFns<Part> = {
     }
   },
 
-  fromJSON(object: any): Part {
-    return { content: isSet(object.text) ? { $case: "text", value: globalThis.String(object.text) } : undefined };
-  },
-
-  toJSON(message: Part): unknown {
-    const obj: any = {};
-    if (message.content?.$case === "text") {
-      obj.text = message.content.value;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Part>): Part {
     return Part.fromPartial(base ?? {});
   },
@@ -397,24 +260,6 @@ export const Message: MessageFns<Message> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Message {
-    return {
-      role: isSet(object.role) ? roleFromJSON(object.role) : 0,
-      parts: globalThis.Array.isArray(object?.parts) ? object.parts.map((e: any) => Part.fromJSON(e)) : [],
-    };
-  },
-
-  toJSON(message: Message): unknown {
-    const obj: any = {};
-    if (message.role !== 0) {
-      obj.role = roleToJSON(message.role);
-    }
-    if (message.parts?.length) {
-      obj.parts = message.parts.map((e) => Part.toJSON(e));
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Message>): Message {
@@ -507,40 +352,6 @@ export const Sampling: MessageFns<Sampling> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Sampling {
-    return {
-      temperature: isSet(object.temperature) ? globalThis.Number(object.temperature) : undefined,
-      topK: isSet(object.topK)
-        ? globalThis.Number(object.topK)
-        : isSet(object.top_k)
-        ? globalThis.Number(object.top_k)
-        : undefined,
-      topP: isSet(object.topP)
-        ? globalThis.Number(object.topP)
-        : isSet(object.top_p)
-        ? globalThis.Number(object.top_p)
-        : undefined,
-      seed: isSet(object.seed) ? BigInt(object.seed) : undefined,
-    };
-  },
-
-  toJSON(message: Sampling): unknown {
-    const obj: any = {};
-    if (message.temperature !== undefined) {
-      obj.temperature = floatToJson(message.temperature);
-    }
-    if (message.topK !== undefined) {
-      obj.topK = Math.round(message.topK);
-    }
-    if (message.topP !== undefined) {
-      obj.topP = floatToJson(message.topP);
-    }
-    if (message.seed !== undefined) {
-      obj.seed = message.seed.toString();
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Sampling>): Sampling {
@@ -645,44 +456,6 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
   },
 
-  fromJSON(object: any): GenerateRequest {
-    return {
-      requestId: isSet(object.requestId)
-        ? globalThis.String(object.requestId)
-        : isSet(object.request_id)
-        ? globalThis.String(object.request_id)
-        : "",
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => Message.fromJSON(e)) : [],
-      sampling: isSet(object.sampling) ? Sampling.fromJSON(object.sampling) : undefined,
-      maxTokens: isSet(object.maxTokens)
-        ? globalThis.Number(object.maxTokens)
-        : isSet(object.max_tokens)
-        ? globalThis.Number(object.max_tokens)
-        : 0,
-      task: isSet(object.task) ? globalThis.String(object.task) : "",
-    };
-  },
-
-  toJSON(message: GenerateRequest): unknown {
-    const obj: any = {};
-    if (message.requestId !== "") {
-      obj.requestId = message.requestId;
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages.map((e) => Message.toJSON(e));
-    }
-    if (message.sampling !== undefined) {
-      obj.sampling = Sampling.toJSON(message.sampling);
-    }
-    if (message.maxTokens !== 0) {
-      obj.maxTokens = Math.round(message.maxTokens);
-    }
-    if (message.task !== "") {
-      obj.task = message.task;
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<GenerateRequest>): GenerateRequest {
     return GenerateRequest.fromPartial(base ?? {});
   },
@@ -766,30 +539,6 @@ export const GenerateResponse: MessageFns<GenerateResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): GenerateResponse {
-    return {
-      event: isSet(object.started)
-        ? { $case: "started", value: Started.fromJSON(object.started) }
-        : isSet(object.delta)
-        ? { $case: "delta", value: Delta.fromJSON(object.delta) }
-        : isSet(object.finished)
-        ? { $case: "finished", value: Finished.fromJSON(object.finished) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: GenerateResponse): unknown {
-    const obj: any = {};
-    if (message.event?.$case === "started") {
-      obj.started = Started.toJSON(message.event.value);
-    } else if (message.event?.$case === "delta") {
-      obj.delta = Delta.toJSON(message.event.value);
-    } else if (message.event?.$case === "finished") {
-      obj.finished = Finished.toJSON(message.event.value);
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<GenerateResponse>): GenerateResponse {
@@ -932,72 +681,6 @@ export const Started: MessageFns<Started> = {
     }
   },
 
-  fromJSON(object: any): Started {
-    return {
-      requestId: isSet(object.requestId)
-        ? globalThis.String(object.requestId)
-        : isSet(object.request_id)
-        ? globalThis.String(object.request_id)
-        : "",
-      deviceId: isSet(object.deviceId)
-        ? globalThis.String(object.deviceId)
-        : isSet(object.device_id)
-        ? globalThis.String(object.device_id)
-        : "",
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-      modelName: isSet(object.modelName)
-        ? globalThis.String(object.modelName)
-        : isSet(object.model_name)
-        ? globalThis.String(object.model_name)
-        : "",
-      sliceId: isSet(object.sliceId)
-        ? globalThis.String(object.sliceId)
-        : isSet(object.slice_id)
-        ? globalThis.String(object.slice_id)
-        : "",
-      promptTokens: isSet(object.promptTokens)
-        ? globalThis.Number(object.promptTokens)
-        : isSet(object.prompt_tokens)
-        ? globalThis.Number(object.prompt_tokens)
-        : 0,
-      queueMs: isSet(object.queueMs)
-        ? globalThis.Number(object.queueMs)
-        : isSet(object.queue_ms)
-        ? globalThis.Number(object.queue_ms)
-        : 0,
-    };
-  },
-
-  toJSON(message: Started): unknown {
-    const obj: any = {};
-    if (message.requestId !== "") {
-      obj.requestId = message.requestId;
-    }
-    if (message.deviceId !== "") {
-      obj.deviceId = message.deviceId;
-    }
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    if (message.modelName !== "") {
-      obj.modelName = message.modelName;
-    }
-    if (message.sliceId !== "") {
-      obj.sliceId = message.sliceId;
-    }
-    if (message.promptTokens !== 0) {
-      obj.promptTokens = Math.round(message.promptTokens);
-    }
-    if (message.queueMs !== 0) {
-      obj.queueMs = floatToJson(message.queueMs);
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Started>): Started {
     return Started.fromPartial(base ?? {});
   },
@@ -1082,28 +765,6 @@ export const Delta: MessageFns<Delta> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Delta {
-    return {
-      text: isSet(object.text) ? globalThis.String(object.text) : "",
-      tokenIds: globalThis.Array.isArray(object?.tokenIds)
-        ? object.tokenIds.map((e: any) => globalThis.Number(e))
-        : globalThis.Array.isArray(object?.token_ids)
-        ? object.token_ids.map((e: any) => globalThis.Number(e))
-        : [],
-    };
-  },
-
-  toJSON(message: Delta): unknown {
-    const obj: any = {};
-    if (message.text !== "") {
-      obj.text = message.text;
-    }
-    if (message.tokenIds?.length) {
-      obj.tokenIds = message.tokenIds.map((e) => Math.round(e));
-    }
-    return obj;
   },
 
   create(base?: DeepPartial<Delta>): Delta {
@@ -1195,44 +856,6 @@ export const Finished: MessageFns<Finished> = {
     }
   },
 
-  fromJSON(object: any): Finished {
-    return {
-      reason: isSet(object.reason) ? finishReasonFromJSON(object.reason) : 0,
-      outputTokens: isSet(object.outputTokens)
-        ? globalThis.Number(object.outputTokens)
-        : isSet(object.output_tokens)
-        ? globalThis.Number(object.output_tokens)
-        : 0,
-      ttftMs: isSet(object.ttftMs)
-        ? globalThis.Number(object.ttftMs)
-        : isSet(object.ttft_ms)
-        ? globalThis.Number(object.ttft_ms)
-        : 0,
-      tokensPerSecond: isSet(object.tokensPerSecond)
-        ? globalThis.Number(object.tokensPerSecond)
-        : isSet(object.tokens_per_second)
-        ? globalThis.Number(object.tokens_per_second)
-        : 0,
-    };
-  },
-
-  toJSON(message: Finished): unknown {
-    const obj: any = {};
-    if (message.reason !== 0) {
-      obj.reason = finishReasonToJSON(message.reason);
-    }
-    if (message.outputTokens !== 0) {
-      obj.outputTokens = Math.round(message.outputTokens);
-    }
-    if (message.ttftMs !== 0) {
-      obj.ttftMs = floatToJson(message.ttftMs);
-    }
-    if (message.tokensPerSecond !== 0) {
-      obj.tokensPerSecond = floatToJson(message.tokensPerSecond);
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Finished>): Finished {
     return Finished.fromPartial(base ?? {});
   },
@@ -1313,32 +936,6 @@ export const Refusal: MessageFns<Refusal> = {
     }
   },
 
-  fromJSON(object: any): Refusal {
-    return {
-      code: isSet(object.code) ? refusal_CodeFromJSON(object.code) : 0,
-      message: isSet(object.message) ? globalThis.String(object.message) : "",
-      retryAfterMs: isSet(object.retryAfterMs)
-        ? globalThis.Number(object.retryAfterMs)
-        : isSet(object.retry_after_ms)
-        ? globalThis.Number(object.retry_after_ms)
-        : 0,
-    };
-  },
-
-  toJSON(message: Refusal): unknown {
-    const obj: any = {};
-    if (message.code !== 0) {
-      obj.code = refusal_CodeToJSON(message.code);
-    }
-    if (message.message !== "") {
-      obj.message = message.message;
-    }
-    if (message.retryAfterMs !== 0) {
-      obj.retryAfterMs = Math.round(message.retryAfterMs);
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<Refusal>): Refusal {
     return Refusal.fromPartial(base ?? {});
   },
@@ -1383,15 +980,6 @@ export const GetStatusRequest: MessageFns<GetStatusRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(_: any): GetStatusRequest {
-    return {};
-  },
-
-  toJSON(_: GetStatusRequest): unknown {
-    const obj: any = {};
-    return obj;
   },
 
   create(base?: DeepPartial<GetStatusRequest>): GetStatusRequest {
@@ -1672,156 +1260,6 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
     }
   },
 
-  fromJSON(object: any): GetStatusResponse {
-    return {
-      deviceId: isSet(object.deviceId)
-        ? globalThis.String(object.deviceId)
-        : isSet(object.device_id)
-        ? globalThis.String(object.device_id)
-        : "",
-      deviceName: isSet(object.deviceName)
-        ? globalThis.String(object.deviceName)
-        : isSet(object.device_name)
-        ? globalThis.String(object.device_name)
-        : "",
-      modelVersionId: isSet(object.modelVersionId)
-        ? globalThis.String(object.modelVersionId)
-        : isSet(object.model_version_id)
-        ? globalThis.String(object.model_version_id)
-        : "",
-      modelName: isSet(object.modelName)
-        ? globalThis.String(object.modelName)
-        : isSet(object.model_name)
-        ? globalThis.String(object.model_name)
-        : "",
-      sliceId: isSet(object.sliceId)
-        ? globalThis.String(object.sliceId)
-        : isSet(object.slice_id)
-        ? globalThis.String(object.slice_id)
-        : "",
-      online: isSet(object.online) ? globalThis.Boolean(object.online) : false,
-      engineReady: isSet(object.engineReady)
-        ? globalThis.Boolean(object.engineReady)
-        : isSet(object.engine_ready)
-        ? globalThis.Boolean(object.engine_ready)
-        : false,
-      enginePid: isSet(object.enginePid)
-        ? globalThis.Number(object.enginePid)
-        : isSet(object.engine_pid)
-        ? globalThis.Number(object.engine_pid)
-        : 0,
-      engineRestarts: isSet(object.engineRestarts)
-        ? globalThis.Number(object.engineRestarts)
-        : isSet(object.engine_restarts)
-        ? globalThis.Number(object.engine_restarts)
-        : 0,
-      queueLength: isSet(object.queueLength)
-        ? globalThis.Number(object.queueLength)
-        : isSet(object.queue_length)
-        ? globalThis.Number(object.queue_length)
-        : 0,
-      contextTokens: isSet(object.contextTokens)
-        ? globalThis.Number(object.contextTokens)
-        : isSet(object.context_tokens)
-        ? globalThis.Number(object.context_tokens)
-        : 0,
-      pleRowsRead: isSet(object.pleRowsRead)
-        ? BigInt(object.pleRowsRead)
-        : isSet(object.ple_rows_read)
-        ? BigInt(object.ple_rows_read)
-        : 0n,
-      pleRowsCached: isSet(object.pleRowsCached)
-        ? BigInt(object.pleRowsCached)
-        : isSet(object.ple_rows_cached)
-        ? BigInt(object.ple_rows_cached)
-        : 0n,
-      pleCacheHits: isSet(object.pleCacheHits)
-        ? BigInt(object.pleCacheHits)
-        : isSet(object.ple_cache_hits)
-        ? BigInt(object.ple_cache_hits)
-        : 0n,
-      memoryLimitBy: isSet(object.memoryLimitBy)
-        ? globalThis.String(object.memoryLimitBy)
-        : isSet(object.memory_limit_by)
-        ? globalThis.String(object.memory_limit_by)
-        : "",
-      engineRssBytes: isSet(object.engineRssBytes)
-        ? BigInt(object.engineRssBytes)
-        : isSet(object.engine_rss_bytes)
-        ? BigInt(object.engine_rss_bytes)
-        : 0n,
-      desiredGeneration: isSet(object.desiredGeneration)
-        ? BigInt(object.desiredGeneration)
-        : isSet(object.desired_generation)
-        ? BigInt(object.desired_generation)
-        : 0n,
-      observedGeneration: isSet(object.observedGeneration)
-        ? BigInt(object.observedGeneration)
-        : isSet(object.observed_generation)
-        ? BigInt(object.observed_generation)
-        : 0n,
-    };
-  },
-
-  toJSON(message: GetStatusResponse): unknown {
-    const obj: any = {};
-    if (message.deviceId !== "") {
-      obj.deviceId = message.deviceId;
-    }
-    if (message.deviceName !== "") {
-      obj.deviceName = message.deviceName;
-    }
-    if (message.modelVersionId !== "") {
-      obj.modelVersionId = message.modelVersionId;
-    }
-    if (message.modelName !== "") {
-      obj.modelName = message.modelName;
-    }
-    if (message.sliceId !== "") {
-      obj.sliceId = message.sliceId;
-    }
-    if (message.online !== false) {
-      obj.online = message.online;
-    }
-    if (message.engineReady !== false) {
-      obj.engineReady = message.engineReady;
-    }
-    if (message.enginePid !== 0) {
-      obj.enginePid = Math.round(message.enginePid);
-    }
-    if (message.engineRestarts !== 0) {
-      obj.engineRestarts = Math.round(message.engineRestarts);
-    }
-    if (message.queueLength !== 0) {
-      obj.queueLength = Math.round(message.queueLength);
-    }
-    if (message.contextTokens !== 0) {
-      obj.contextTokens = Math.round(message.contextTokens);
-    }
-    if (message.pleRowsRead !== 0n) {
-      obj.pleRowsRead = message.pleRowsRead.toString();
-    }
-    if (message.pleRowsCached !== 0n) {
-      obj.pleRowsCached = message.pleRowsCached.toString();
-    }
-    if (message.pleCacheHits !== 0n) {
-      obj.pleCacheHits = message.pleCacheHits.toString();
-    }
-    if (message.memoryLimitBy !== "") {
-      obj.memoryLimitBy = message.memoryLimitBy;
-    }
-    if (message.engineRssBytes !== 0n) {
-      obj.engineRssBytes = message.engineRssBytes.toString();
-    }
-    if (message.desiredGeneration !== 0n) {
-      obj.desiredGeneration = message.desiredGeneration.toString();
-    }
-    if (message.observedGeneration !== 0n) {
-      obj.observedGeneration = message.observedGeneration.toString();
-    }
-    return obj;
-  },
-
   create(base?: DeepPartial<GetStatusResponse>): GetStatusResponse {
     return GetStatusResponse.fromPartial(base ?? {});
   },
@@ -1940,28 +1378,18 @@ export const InferenceServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-function floatToJson(value: number | null | undefined): number | string | null | undefined {
-  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
-}
-
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-function isSet(value: any): boolean {
-  return value !== null && value !== undefined;
-}
-
-export interface MessageFns<T> {
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  fromJSON(object: any): T;
-  toJSON(message: T): unknown;
   create(base?: DeepPartial<T>): T;
   fromPartial(object: DeepPartial<T>): T;
 }
