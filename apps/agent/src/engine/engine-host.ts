@@ -1,0 +1,98 @@
+/** Which engine to run: a slice of a model version whose chunks lie verified in the store. */
+export interface EngineSpec {
+  readonly modelVersionId: string;
+  readonly modelName: string;
+  readonly sliceId: string;
+  /** `<data>/models/<versionId>/manifest.json`. */
+  readonly manifestPath: string;
+  /** The directory that holds `chunks/`. */
+  readonly storeDir: string;
+  readonly contextTokens: number;
+  /** Bound of the cache of per-layer embedding rows; the engine's own default when absent. */
+  readonly pleCacheRows?: number;
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'model';
+  readonly text: string;
+}
+
+/** Either `messages`, put through the model's chat template, or `promptIds`, taken as they are. */
+export interface EngineRequest {
+  readonly messages?: readonly ChatMessage[];
+  readonly promptIds?: readonly number[];
+  /** Absent: what the context still holds. */
+  readonly maxTokens?: number;
+  /** Absent: greedy. */
+  readonly sampling?: { readonly temperature?: number; readonly topK?: number; readonly topP?: number; readonly seed?: number };
+}
+
+/** `started` comes once, before the first token; `text` may be empty while a character is incomplete. */
+export type EngineEvent = { readonly kind: 'started'; readonly promptTokens: number } | { readonly kind: 'token'; readonly tokenId: number; readonly text: string };
+
+export interface EngineFinished {
+  readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  /** From the engine's receipt of the prompt to its first token. */
+  readonly ttftMs: number;
+  readonly tokensPerSecond: number;
+}
+
+/** Which bound holds the engine's memory. */
+export type MemoryLimitBy = 'cgroup-v1' | 'cgroup-v2' | 'watchdog';
+
+export interface EngineStatus {
+  readonly ready: boolean;
+  readonly pleRowsRead: number;
+  readonly pleRowsCached: number;
+  readonly pleCacheHits: number;
+  readonly kvBytes: number;
+  readonly rssBytes: number;
+  /** Resident size after load less the model's own bytes: what the runtime costs beside the grant. */
+  readonly runtimeBytes: number;
+  readonly executionProviders: readonly string[];
+  readonly runtimeVersion: string;
+  readonly memoryLimitBy: MemoryLimitBy;
+  readonly memoryLimitBytes: number;
+}
+
+/**
+ * Why the engine did not do what was asked: `unavailable` (it died, is stopping or restarting: try again), `invalid` (the request cannot be served
+ * by this slice: prompt too long, id out of range), `start-failed`, `timeout` (a wait ran past its deadline), `internal`.
+ */
+export class EngineError extends Error {
+  constructor(
+    readonly code: 'unavailable' | 'invalid' | 'prompt-too-long' | 'start-failed' | 'timeout' | 'internal',
+    message: string,
+    options?: ErrorOptions & { readonly retryAfterMs?: number },
+  ) {
+    super(message, options);
+    this.name = 'EngineError';
+    this.retryAfterMs = options?.retryAfterMs;
+  }
+  readonly retryAfterMs: number | undefined;
+}
+
+/** One live engine process with one slice loaded. Answers one request at a time; further ones wait inside. */
+export interface RunningEngine {
+  readonly spec: EngineSpec;
+  readonly pid: number;
+  /**
+   * `onEvent` may return a promise: the engine runs at most a small window of tokens ahead of it. An abort ends the answer between two tokens
+   * and resolves with reason `cancelled`. Rejects with EngineError.
+   */
+  generate(request: EngineRequest, onEvent: (event: EngineEvent) => void | Promise<void>, signal?: AbortSignal): Promise<EngineFinished>;
+  /** Greedy continuation of `promptIds` by up to `count` ids (fewer when a stop id comes). */
+  golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]>;
+  status(): EngineStatus;
+  /** Ends the process: asks, waits for a short deadline, then kills. Never rejects; safe to repeat. */
+  stop(): Promise<void>;
+  /** Called once when the process has ended, with the reason in plain words; at once when it already has. */
+  onExit(callback: (reason: string) => void): void;
+}
+
+export interface EngineHost {
+  /** Starts a child process and loads the slice. Rejects with EngineError `start-failed`, naming the cause, within the host's start deadline. */
+  start(spec: EngineSpec, signal?: AbortSignal): Promise<RunningEngine>;
+}
