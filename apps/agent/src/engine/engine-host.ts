@@ -28,7 +28,8 @@ export interface EngineRequest {
 }
 
 /** `started` comes once, before the first token; `text` may be empty while a character is incomplete. */
-export type EngineEvent = { readonly kind: 'started'; readonly promptTokens: number } | { readonly kind: 'token'; readonly tokenId: number; readonly text: string };
+export type EngineEvent =
+  { readonly kind: 'started'; readonly promptTokens: number } | { readonly kind: 'token'; readonly tokenId: number; readonly text: string };
 
 export interface EngineFinished {
   readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
