@@ -6,3 +6,4 @@ export * from './package.js';
 export * from './footprint.js';
 export * from './frontier.js';
 export * from './published-slices.js';
+export * from './histogram.js';

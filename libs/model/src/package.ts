@@ -1,0 +1,39 @@
+import { createHash } from 'node:crypto';
+import type { Chunk, Manifest } from './manifest.js';
+import { sliceWidths } from './slice-math.js';
+import type { Slice } from './slice.js';
+
+/** A model version's id: SHA-256 (lower-case hex) over the manifest's exact bytes. */
+export const versionId = (manifestBytes: Uint8Array): string => createHash('sha256').update(manifestBytes).digest('hex');
+
+/** The slice of that id, or an error that lists the ids there are. */
+export function sliceById(manifest: Pick<Manifest, 'name' | 'slices'>, id: string): Slice {
+  const slice = manifest.slices.find((s) => s.id === id);
+  if (!slice) throw new Error(`model ${manifest.name} has no slice "${id}"; it has ${manifest.slices.map((s) => s.id).join(', ')}`);
+  return slice;
+}
+
+/** Per layer, the widths at which its bands end, ascending: where a slice can be cut. */
+export function bandEdges(manifest: Pick<Manifest, 'config' | 'chunks'>): number[][] {
+  const edges: number[][] = Array.from({ length: manifest.config.numHiddenLayers }, () => []);
+  for (const { part } of manifest.chunks) if (part.kind === 'band') edges[part.layer]!.push(part.to);
+  return edges.map((list) => list.sort((a, b) => a - b));
+}
+
+/** The chunks a device must hold to run `slice`, in the manifest's order. */
+export function chunksOf(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): Chunk[] {
+  const widths = sliceWidths(manifest.config, slice);
+  return manifest.chunks.filter(({ part }) => {
+    switch (part.kind) {
+      case 'core':
+      case 'tokenizer':
+        return true;
+      case 'layer':
+        return widths[part.layer]! > 0;
+      case 'band':
+        return part.to <= widths[part.layer]!;
+      case 'plane':
+        return part.layers.some((layer) => widths[layer]! > 0);
+    }
+  });
+}
