@@ -1,0 +1,121 @@
+import type { Manifest, Slice } from '@matfleet/model';
+
+/** One turn of a conversation. A leading `system` turn is joined with the first user turn, as Gemma's template does. */
+export interface ChatMessage {
+  readonly role: 'user' | 'model' | 'system';
+  readonly text: string;
+}
+
+export interface OpenEngineOptions {
+  readonly manifest: Manifest;
+  /** The folder that holds `chunks/<sha256>`. */
+  readonly storeDir: string;
+  readonly sliceId: string;
+  /** Prompt and answer together; at most the model's own limit. */
+  readonly contextTokens?: number;
+  /** Per-layer embedding rows kept in memory, for each plane. */
+  readonly pleCacheRows?: number;
+  /** Threads of one operator; by default 1 for small models, else the physical cores up to 4. */
+  readonly threads?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** One slice of one model version, ready to answer. It serves one inference at a time. */
+export interface Engine {
+  readonly sliceId: string;
+  readonly contextTokens: number;
+  /** Chat template and tokenizer; control tokens spelled out in a user's text stay text. */
+  tokenize(messages: readonly ChatMessage[]): number[];
+  /** Yields tokens as they are chosen. Throws when the prompt is empty, does not fit the context or holds an id outside the vocabulary. */
+  generate(promptIds: readonly number[], options?: GenerateOptions): AsyncGenerator<TokenEvent, GenerateResult>;
+  stats(): EngineStats;
+  close(): Promise<void>;
+}
+
+export interface EngineStats {
+  /** Reads of a per-layer embedding row from disk, all planes, since the engine was opened. */
+  readonly pleRowsRead: number;
+  /** Rows in memory now; never above the bound given to openEngine times the number of planes. */
+  readonly pleRowsCached: number;
+  readonly pleCacheHits: number;
+  /** K/V bytes held now. */
+  readonly kvBytes: number;
+}
+
+export interface SamplingOptions {
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed?: number;
+}
+
+export interface GenerateOptions {
+  /** By default whatever the context leaves. */
+  readonly maxTokens?: number;
+  /** Absent: greedy. */
+  readonly sampling?: SamplingOptions;
+  readonly signal?: AbortSignal;
+}
+
+export interface TokenEvent {
+  readonly tokenId: number;
+  /** Text that is certain now; '' while a character's bytes are incomplete. */
+  readonly text: string;
+}
+
+export interface GenerateResult {
+  readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
+  readonly outputTokens: number;
+  readonly promptTokens: number;
+  /** From the call to the first chosen token. */
+  readonly ttftMs: number;
+  /** (tokens − 1) / (time of the last token − time of the first); 0 below two tokens. */
+  readonly tokensPerSecond: number;
+  readonly text: string;
+}
+
+export type PrecisionKind = 'fp32' | 'int8' | 'int4';
+
+export interface ImportOptions {
+  /** A Hugging Face checkpoint directory. */
+  readonly source: string;
+  /** Must not exist; appears complete or not at all. */
+  readonly out: string;
+  readonly precision: PrecisionKind;
+  /** Requested quantisation block; 32, 64 or 128. */
+  readonly block?: number;
+  /** Slice table; by default the one beside the checkpoint (`slices.json`), the published one for Google's shapes, else the full slice. */
+  readonly slices?: readonly Slice[];
+  readonly evaluation?: Manifest['evaluation'];
+  readonly name?: string;
+  readonly onProgress?: (progress: ImportProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface ImportProgress {
+  readonly step: 'weights' | 'embeddings' | 'golden';
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface OpenLogitsOptions {
+  /** A checkpoint directory or a package directory. */
+  readonly source: string;
+  readonly sliceId?: string;
+  /** FFN width per kept layer; with `skip` an alternative to `sliceId`. */
+  readonly ffn?: readonly number[];
+  readonly skip?: readonly number[];
+  /** For a bare checkpoint; a package keeps its own. */
+  readonly precision?: PrecisionKind;
+  readonly block?: number;
+}
+
+/** Raw logits, for comparison with a reference. */
+export interface LogitsModel {
+  readonly config: Manifest['config'];
+  /** Unmasked logits, one row [vocabSize] per position: the first `prefill` ids in one pass (default all), the rest one by one from the cache; `last` gives the last position alone, through the prefill cut. */
+  logits(ids: readonly number[], options?: { prefill?: number; last?: boolean }): Promise<Float32Array[]>;
+  /** Positions that each kept K/V-sharing layer computed in the latest pass, as the graph itself counted them. */
+  readonly sharedLayerPositions: readonly number[];
+  close(): Promise<void>;
+}

@@ -1,0 +1,15 @@
+export type {
+  ChatMessage,
+  Engine,
+  EngineStats,
+  GenerateOptions,
+  GenerateResult,
+  ImportOptions,
+  ImportProgress,
+  LogitsModel,
+  OpenEngineOptions,
+  OpenLogitsOptions,
+  PrecisionKind,
+  SamplingOptions,
+  TokenEvent,
+} from './engine-api.js';
