@@ -1,0 +1,95 @@
+import { join } from 'node:path';
+import { AgentProcess, ControlPlaneProcess, makeRunDir, nanoPackage, publish, waitFor, type Device, type NanoPackage } from '@matfleet/harness';
+
+export interface FleetOptions {
+  databaseUrl?: string;
+  redisUrl?: string;
+  env?: NodeJS.ProcessEnv;
+  onProgress?: (what: string) => void;
+}
+
+/** Three boxes of different size: what each one's operator grants to weights, K/V and activations. */
+export const boxes = [
+  { name: 'kiosk', modelMemory: '1.1MiB' },
+  { name: 'gateway', modelMemory: '1.6MiB' },
+  { name: 'server', modelMemory: '4MiB' },
+] as const;
+
+/** A whole fleet in processes of its own: one control plane and three agents, in a directory that `stop` removes. */
+export class Fleet {
+  readonly agents: AgentProcess[] = [];
+
+  private constructor(
+    readonly dir: string,
+    private readonly remove: () => Promise<void>,
+    readonly controlPlane: ControlPlaneProcess,
+    readonly model: NanoPackage,
+  ) {}
+
+  static async start({ databaseUrl, redisUrl, env, onProgress = () => undefined }: FleetOptions): Promise<Fleet> {
+    const run = await makeRunDir('demo');
+    let fleet: Fleet | undefined;
+    try {
+      onProgress('importing nano (int8)');
+      const model = await nanoPackage('int8', 32);
+      onProgress('starting the control plane');
+      const controlPlane = await ControlPlaneProcess.start({ dir: join(run.dir, 'control-plane'), databaseUrl, redisUrl, env });
+      fleet = new Fleet(run.dir, run.remove, controlPlane, model);
+      onProgress('publishing nano');
+      await publish(model.dir, controlPlane.httpUrl, controlPlane.apiKeyFile);
+      const { token } = await controlPlane.api.createJoinToken(boxes.length);
+      for (const { name, modelMemory } of boxes) {
+        onProgress(`starting the agent ${name} with ${modelMemory}`);
+        fleet.agents.push(await AgentProcess.start({ name, modelMemory, token, deviceUrl: controlPlane.deviceUrl, dir: join(run.dir, name) }));
+      }
+      return fleet;
+    } catch (error) {
+      await (fleet ? fleet.stop() : run.remove());
+      throw error;
+    }
+  }
+
+  get api(): ControlPlaneProcess['api'] {
+    return this.controlPlane.api;
+  }
+
+  agent(name: string): AgentProcess {
+    const agent = this.agents.find((candidate) => candidate.name === name);
+    if (!agent) throw new Error(`the fleet has no agent ${name}`);
+    return agent;
+  }
+
+  /** Waits until every device runs what it should, on `versionId`, and says so itself. */
+  async converged(versionId: string, timeoutMs = 60_000): Promise<Device[]> {
+    let seen: Device[] = [];
+    return waitFor(
+      `all devices to run version ${versionId.slice(0, 12)}`,
+      async () => {
+        seen = await this.api.devices();
+        const done = seen.length === this.agents.length && seen.every((device) => runs(device, versionId));
+        return done ? seen : undefined;
+      },
+      {
+        timeoutMs,
+        everyMs: 200,
+        lastSeen: () =>
+          seen.map(({ name, presence, phase, phaseError, desired, observed }) => ({ name, presence, phase, phaseError, desired, observed })),
+      },
+    );
+  }
+
+  /** Stops everything; tells whether each process went when it was asked. */
+  async stop(): Promise<{ clean: boolean }> {
+    const results = await Promise.all(this.agents.map((agent) => agent.stop()));
+    results.push(await this.controlPlane.stop());
+    await this.remove();
+    return { clean: results.every((result) => result.clean) };
+  }
+}
+
+const runs = ({ presence, desired, observed, phase }: Device, versionId: string): boolean =>
+  presence === 'online' &&
+  phase === 'active' &&
+  desired?.modelVersionId === versionId &&
+  observed?.modelVersionId === versionId &&
+  observed.sliceId === desired.sliceId;

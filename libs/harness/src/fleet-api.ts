@@ -1,0 +1,108 @@
+/** The control plane's REST API as a program outside would call it: the shapes it relies on, and nothing more. */
+export interface Device {
+  id: string;
+  name: string;
+  presence: 'online' | 'suspect' | 'offline';
+  desired: { generation: number | string; modelVersionId: string; modelName: string; sliceId: string; reason: string } | null;
+  observed: { generation: number | string; modelVersionId: string; sliceId: string } | null;
+  phase: string | null;
+  phaseError: string | null;
+  latency: { ttftMs: { p50: number; p95: number }; interTokenMs: { p50: number; p95: number }; tokensPerSecond: number; samples: number } | null;
+  latencyCorrection: number;
+}
+
+export interface Assignment {
+  generation: number | string;
+  modelVersionId: string;
+  sliceId: string;
+  reason: string;
+  explanation: {
+    candidates: {
+      sliceId: string;
+      quality: number | null;
+      totalBytes: number;
+      predictedInterTokenMs: number | null;
+      fits: boolean;
+      chosen: boolean;
+      why: string;
+    }[];
+  };
+}
+
+export interface Update {
+  id: string;
+  modelVersionId: string;
+  state: 'running' | 'succeeded' | 'failed';
+  targets: { deviceId: string; deviceName: string; state: string; error: string | null }[];
+}
+
+export interface Inference {
+  id: string;
+  state: 'queued' | 'running' | 'succeeded' | 'failed';
+  answer: string | null;
+  error: string | null;
+  modelVersionId: string | null;
+  sliceId: string | null;
+  deviceId: string | null;
+  attempts: {
+    ordinal: number;
+    deviceId: string;
+    deviceName: string;
+    modelVersionId: string;
+    sliceId: string;
+    state: string;
+    reason: string;
+    error: string | null;
+    ttftMs: number | null;
+  }[];
+}
+
+export interface InferenceRequest {
+  prompt: string;
+  task?: string;
+  qualityFloor?: number;
+  deadlineMs?: number;
+  maxTokens?: number;
+}
+
+export class FleetApi {
+  constructor(
+    readonly baseUrl: string,
+    private readonly apiKey: string,
+  ) {}
+
+  devices = (): Promise<Device[]> => this.get('/api/v1/devices');
+  assignments = (deviceId: string): Promise<Assignment[]> => this.get(`/api/v1/devices/${deviceId}/assignments`);
+  models = (): Promise<{ id: string; name: string; slices: { id: string; quality?: { value: number } | null }[] }[]> => this.get('/api/v1/models');
+  update = (id: string): Promise<Update> => this.get(`/api/v1/updates/${id}`);
+  inference = (id: string): Promise<Inference> => this.get(`/api/v1/inferences/${id}`);
+  createJoinToken = (uses: number): Promise<{ token: string }> => this.post('/api/v1/join-tokens', { uses });
+  createUpdate = (modelVersionId: string): Promise<Update> => this.post('/api/v1/updates', { modelVersionId });
+  createInference = (request: InferenceRequest): Promise<Inference> => this.post('/api/v1/inferences', request);
+
+  async device(name: string): Promise<Device> {
+    const found = (await this.devices()).find((device) => device.name === name);
+    if (!found) throw new Error(`the control plane knows no device named ${name}`);
+    return found;
+  }
+
+  private get<T>(path: string): Promise<T> {
+    return this.request<T>('GET', path);
+  }
+
+  private post<T>(path: string, body: unknown): Promise<T> {
+    return this.request<T>('POST', path, body);
+  }
+
+  async request<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const response = await fetch(this.baseUrl + path, {
+      method,
+      headers: { authorization: `Bearer ${this.apiKey}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(20_000),
+    });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path}: HTTP ${response.status} ${text.slice(0, 400)}`);
+    return (text === '' ? undefined : JSON.parse(text)) as T;
+  }
+}
