@@ -8,7 +8,8 @@ export default class ClosingLine {
     if (skipped.length > 0 && process.env.MATFLEET_TEST_REQUIRE_ALL === '1')
       this.error = new Error(`MATFLEET_TEST_REQUIRE_ALL=1 and ${skipped.length} tests were skipped`);
     const line = `${result.numPassedTests} passed, ${failed + (this.error ? skipped.length : 0)} failed`;
-    console.log(skipped.length ? `${line}, ${skipped.length} skipped` : line);
+    // Jest prints its own summary after its reporters; the plain line closes the run.
+    process.on('exit', () => console.log(skipped.length ? `${line}, ${skipped.length} skipped` : line));
   }
   getLastError() {
     return this.error;
