@@ -1,6 +1,5 @@
 import { Command } from 'commander';
-import { heldOutCommands, sleep } from '@matfleet/harness';
-import { Fleet } from './fleet.js';
+import { Fleet, heldOutCommands, seededRandom, sleep } from '@matfleet/harness';
 import { Report } from './report.js';
 import { askEachAgent, demoCommands, fallback, killEngine, pushUpdate, queuedInference, showSlices } from './steps.js';
 
@@ -56,7 +55,11 @@ async function story(): Promise<void> {
   print(`Matfleet demo, seed ${seed}`);
   const all = await heldOutCommands();
   const commands = demoCommands(all, seed);
-  const shown = await report.step('A control plane and three agents of different size', () => start(), ({ model }) => ({ modelVersion: model.versionId }));
+  const shown = await report.step(
+    'A control plane and three agents of different size',
+    () => start(),
+    ({ model }) => ({ modelVersion: model.versionId }),
+  );
   const { controlPlane } = shown;
   const devices = await report.step('Each one is assigned its own slice of nano, with a reason', () => showSlices(shown, report));
   await report.step('A local application asks each agent over its own socket', () =>
@@ -64,7 +67,7 @@ async function story(): Promise<void> {
   );
   await report.step('An engine is killed and comes back', () => killEngine(shown.agent('gateway'), report, commands[3]!));
   await report.step('A queued inference with a quality floor that only the largest meets', () => queuedInference(shown, report, commands[4]!));
-  await report.step('The device that answers is killed: a fallback finishes, once', () => fallback(shown, report, commands, random(seed)));
+  await report.step('The device that answers is killed: a fallback finishes, once', () => fallback(shown, report, commands, seededRandom(seed)));
   const update = await report.step('A model update is pushed and every device converges', () => pushUpdate(shown, report, commands[5]!));
   const finalDevices = await shown.converged(update.versionId);
   const addresses = {
@@ -100,15 +103,4 @@ function start(): Promise<Fleet> {
 async function stop(): Promise<{ clean: boolean }> {
   const running = await starting?.catch(() => undefined);
   return running ? running.stop() : { clean: true };
-}
-
-/** A small seeded generator (mulberry32), so that a run can be repeated. */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

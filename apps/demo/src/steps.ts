@@ -10,7 +10,6 @@ import {
   type HeldOutCommand,
   type Inference,
 } from '@matfleet/harness';
-import type { Fleet } from './fleet.js';
 import type { Report } from './report.js';
 
 const short = (id: string): string => id.slice(0, 12);

@@ -7,3 +7,5 @@ export * from './local-app.js';
 export * from './wait.js';
 export * from './package-cache.js';
 export * from './commands.js';
+export * from './fleet.js';
+export * from './random.js';

@@ -1,5 +1,10 @@
 import { join } from 'node:path';
-import { AgentProcess, ControlPlaneProcess, makeRunDir, nanoPackage, publish, waitFor, type Device, type NanoPackage } from '@matfleet/harness';
+import { AgentProcess } from './agent.js';
+import { ControlPlaneProcess } from './control-plane.js';
+import type { Device } from './fleet-api.js';
+import { nanoPackage, publish, type NanoPackage } from './package-cache.js';
+import { waitFor } from './wait.js';
+import { makeRunDir } from './workspace.js';
 
 export interface FleetOptions {
   databaseUrl?: string;
@@ -79,10 +84,10 @@ export class Fleet {
   }
 
   /** Stops everything; tells whether each process went when it was asked. */
-  async stop(): Promise<{ clean: boolean }> {
+  async stop({ keep = false } = {}): Promise<{ clean: boolean }> {
     const results = await Promise.all(this.agents.map((agent) => agent.stop()));
     results.push(await this.controlPlane.stop());
-    await this.remove();
+    if (!keep) await this.remove();
     return { clean: results.every((result) => result.clean) };
   }
 }
