@@ -7,6 +7,7 @@ import {
   waitFor,
   type AgentProcess,
   type Device,
+  type Fleet,
   type HeldOutCommand,
   type Inference,
 } from '@matfleet/harness';
