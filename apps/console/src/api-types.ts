@@ -1,0 +1,154 @@
+/** What the public API answers, as far as this page shows it. Units stand in the names; times are ISO 8601. */
+
+export type Presence = 'online' | 'suspect' | 'offline';
+
+export interface Quantiles {
+  readonly p50: number;
+  readonly p95: number;
+}
+
+export interface Latency {
+  readonly ttftMs: Quantiles;
+  readonly interTokenMs: Quantiles;
+  readonly tokensPerSecond: number;
+  readonly samples: number;
+}
+
+export interface Capabilities {
+  readonly architecture: string;
+  readonly platform: string;
+  readonly cores: number;
+  readonly totalMemoryBytes: number;
+  readonly availableMemoryBytes: number;
+  /** What the operator grants to weights, K/V and activations; 0 when not set. */
+  readonly modelMemoryBytes: number;
+  readonly memoryBandwidthBytesPerSecond: number;
+  readonly executionProviders: readonly string[];
+}
+
+export interface Device {
+  readonly id: string;
+  readonly name: string;
+  readonly presence: Presence;
+  readonly lastSeenAt: string | null;
+  readonly capabilities: Capabilities | null;
+  readonly desired: {
+    readonly generation: number;
+    readonly modelVersionId: string;
+    readonly modelName: string;
+    readonly sliceId: string;
+    readonly reason: string;
+  } | null;
+  readonly observed: { readonly generation: number; readonly modelVersionId: string; readonly sliceId: string } | null;
+  readonly phase: string | null;
+  readonly phaseError: string | null;
+  readonly fetchedBytes: number;
+  readonly totalBytes: number;
+  readonly latency: Latency | null;
+  readonly latencyCorrection: number;
+}
+
+export interface Quality {
+  readonly value: number;
+  readonly samples: number;
+  readonly stderr: number;
+}
+
+export interface ModelSlice {
+  readonly id: string;
+  readonly name: string;
+  readonly quality: Quality | null;
+  readonly tasks: Readonly<Record<string, Quality>> | null;
+  readonly bytes: number;
+}
+
+export interface ModelVersion {
+  readonly id: string;
+  readonly name: string;
+  readonly publishedAt: string | null;
+  readonly slices: readonly ModelSlice[];
+}
+
+export interface Candidate {
+  readonly sliceId: string;
+  readonly quality: number | null;
+  readonly totalBytes: number;
+  readonly predictedInterTokenMs: number | null;
+  readonly fits: boolean;
+  readonly chosen: boolean;
+  /** Why it was taken, or why not, in plain words. */
+  readonly why: string;
+}
+
+export interface Assignment {
+  readonly generation: number;
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+  readonly reason: string;
+  readonly explanation: { readonly candidates: readonly Candidate[] };
+  readonly createdAt: string;
+}
+
+export type TargetState = 'pending' | 'pushed' | 'succeeded' | 'failed';
+
+export interface UpdateTarget {
+  readonly deviceId: string;
+  readonly deviceName: string;
+  readonly state: TargetState;
+  readonly generation: number | null;
+  readonly error: string | null;
+}
+
+export interface Update {
+  readonly id: string;
+  readonly modelVersionId: string;
+  readonly state: 'running' | 'succeeded' | 'failed';
+  readonly targets: readonly UpdateTarget[];
+  readonly createdAt: string;
+  readonly finishedAt: string | null;
+}
+
+export interface Attempt {
+  readonly ordinal: number;
+  readonly deviceId: string;
+  readonly deviceName: string;
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+  readonly state: string;
+  readonly reason: string;
+  readonly error: string | null;
+  readonly ttftMs: number | null;
+  readonly outputTokens: number | null;
+  readonly startedAt: string;
+  readonly finishedAt: string | null;
+}
+
+export interface Inference {
+  readonly id: string;
+  readonly state: 'queued' | 'running' | 'succeeded' | 'failed';
+  readonly answer: string | null;
+  readonly error: string | null;
+  readonly modelVersionId: string | null;
+  readonly sliceId: string | null;
+  readonly deviceId: string | null;
+  readonly attempts: readonly Attempt[];
+  readonly createdAt: string;
+  readonly finishedAt: string | null;
+}
+
+export interface InferenceRequest {
+  readonly prompt: string;
+  readonly task?: string;
+  /** 0..1: a device whose slice scores lower is not asked. */
+  readonly qualityFloor?: number;
+  readonly maxTokens?: number;
+  readonly deadlineMs?: number;
+}
+
+export interface JoinToken {
+  readonly token: string;
+  readonly expiresAt: string;
+  readonly usesLeft: number;
+  /** Where agents connect, when the control plane tells it. */
+  readonly deviceUrl?: string;
+}

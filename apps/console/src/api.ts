@@ -1,0 +1,80 @@
+/** The one door to the control plane over HTTP. The session is an httpOnly cookie, so nothing secret is kept here. */
+import type { Assignment, Device, Inference, InferenceRequest, JoinToken, ModelVersion, Update } from './api-types.js';
+import { devicesQuery, inferenceQuery, updatesQuery } from './documents.js';
+
+const timeoutMs = 15_000;
+
+/** The control plane refused; `message` is its own text. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+export const isSignedOut = (error: unknown): boolean => error instanceof ApiError && error.status === 401;
+
+export const signIn = (apiKey: string): Promise<void> => rest('POST', '/session', { apiKey });
+export const signOut = (): Promise<void> => rest('DELETE', '/session');
+
+/** Rejects with a 401 when the session has ended, with a network error when nobody answers. */
+export const checkSession = async (): Promise<void> => void (await graphql('query { __typename }'));
+
+export const listDevices = async (): Promise<readonly Device[]> => (await graphql<{ devices: readonly Device[] }>(devicesQuery)).devices;
+export const listUpdates = async (): Promise<readonly Update[]> => (await graphql<{ updates: readonly Update[] }>(updatesQuery)).updates;
+export const getInference = async (id: string): Promise<Inference> => (await graphql<{ inference: Inference }>(inferenceQuery, { id })).inference;
+
+/** Published and not, newest first, each with its slices. */
+export async function listModels(): Promise<readonly ModelVersion[]> {
+  const models = await rest<readonly ModelVersion[]>('GET', '/models');
+  return Promise.all(models.slice(0, 20).map((model) => (model.slices ? model : rest<ModelVersion>('GET', `/models/${model.id}`))));
+}
+
+export const listAssignments = (deviceId: string): Promise<readonly Assignment[]> =>
+  rest('GET', `/devices/${encodeURIComponent(deviceId)}/assignments`);
+export const evaluateDevice = (deviceId: string): Promise<unknown> => rest('POST', `/devices/${encodeURIComponent(deviceId)}/evaluate`, {});
+export const createUpdate = (modelVersionId: string): Promise<Update> => rest('POST', '/updates', { modelVersionId });
+export const createInference = (request: InferenceRequest): Promise<Inference> => rest('POST', '/inferences', request);
+export const createJoinToken = (): Promise<JoinToken> => rest('POST', '/join-tokens', { uses: 1, ttlSeconds: 3600 });
+
+async function rest<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
+  const response = await fetch(`/api/v1${path}`, {
+    method,
+    headers: body === undefined ? {} : { 'content-type': 'application/json' },
+    body: body === undefined ? null : JSON.stringify(body),
+    signal: AbortSignal.timeout(timeoutMs),
+  });
+  if (!response.ok) throw await refusal(response);
+  return (response.status === 204 ? undefined : await response.json()) as T;
+}
+
+async function graphql<T>(query: string, variables: Record<string, unknown> = {}): Promise<T> {
+  const response = await fetch('/graphql', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ query, variables }),
+    signal: AbortSignal.timeout(timeoutMs),
+  });
+  const body = (await response.json().catch(() => ({}))) as GraphqlBody<T>;
+  const first = body.errors?.[0];
+  if (first) throw new ApiError(unauthorised(first) ? 401 : response.status, first.extensions?.code ?? 'graphql', first.message);
+  if (!response.ok || !body.data)
+    throw new ApiError(response.status, 'graphql', body.message ?? `The control plane answered ${response.status} to a query.`);
+  return body.data;
+}
+
+interface GraphqlBody<T> {
+  readonly data?: T | null;
+  readonly message?: string;
+  readonly errors?: readonly { readonly message: string; readonly extensions?: { readonly code?: string } }[];
+}
+
+const unauthorised = (error: { extensions?: { code?: string } }): boolean => /unauth/i.test(error.extensions?.code ?? '');
+
+async function refusal(response: Response): Promise<ApiError> {
+  const body = (await response.json().catch(() => ({}))) as { code?: string; message?: string };
+  return new ApiError(response.status, body.code ?? 'http', body.message ?? `The control plane answered ${response.status}.`);
+}

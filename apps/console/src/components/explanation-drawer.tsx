@@ -1,0 +1,125 @@
+import { Button, Drawer, Select } from '@mantine/core';
+import { useCallback, useEffect, useState } from 'react';
+import { evaluateDevice, listAssignments } from '../api.js';
+import type { Assignment, Device, ModelVersion } from '../api-types.js';
+import { bytes, clock, shortVersion, significant } from '../format.js';
+import { CandidateTable } from './candidate-table.js';
+import styles from './explanation-drawer.module.css';
+
+interface Props {
+  readonly device: Device | null;
+  readonly models: readonly ModelVersion[] | undefined;
+  readonly onClose: () => void;
+}
+
+/** Why a device runs its slice: every candidate of an assignment, with its numbers. */
+export function ExplanationDrawer({ device, models, onClose }: Props) {
+  return (
+    <Drawer
+      opened={device !== null}
+      onClose={onClose}
+      position="right"
+      size="min(720px, 100vw)"
+      title={device ? `Why this slice on ${device.name}` : ''}
+      closeButtonProps={{ 'aria-label': 'Close' }}
+    >
+      {device && <Explanation key={device.id} device={device} models={models} />}
+    </Drawer>
+  );
+}
+
+function Explanation({ device, models }: { readonly device: Device; readonly models: readonly ModelVersion[] | undefined }) {
+  const { assignments, error, evaluating, evaluate } = useAssignments(device);
+  const [picked, setPicked] = useState<string | null>(null);
+  const shown = assignments?.find(({ generation }) => String(generation) === picked) ?? assignments?.[0];
+  return (
+    <div className={styles.explanation}>
+      {error && (
+        <p className={styles.error} role="alert">
+          {error}
+        </p>
+      )}
+      {!assignments && !error && <p className={styles.quiet}>Reading the assignments…</p>}
+      {assignments?.length === 0 && (
+        <p className={styles.quiet}>This device has had no assignment. It gets one when a model is published or when it is evaluated.</p>
+      )}
+      {shown && (
+        <>
+          <p className={styles.reason}>{shown.reason}</p>
+          <Facts device={device} assignment={shown} model={models?.find(({ id }) => id === shown.modelVersionId)} />
+          <CandidateTable candidates={shown.explanation.candidates} slices={models?.find(({ id }) => id === shown.modelVersionId)?.slices ?? []} />
+        </>
+      )}
+      <div className={styles.actions}>
+        {assignments && assignments.length > 1 && (
+          <Select
+            size="xs"
+            label="Assignment"
+            allowDeselect={false}
+            value={String(shown?.generation)}
+            onChange={setPicked}
+            data={assignments.map((one, i) => ({
+              value: String(one.generation),
+              label: `Generation ${one.generation}, ${clock(one.createdAt)}${i === 0 ? ' (current)' : ''}`,
+            }))}
+          />
+        )}
+        <Button size="xs" variant="default" loading={evaluating} onClick={evaluate}>
+          Evaluate now
+        </Button>
+      </div>
+    </div>
+  );
+}
+
+function Facts({
+  device,
+  assignment,
+  model,
+}: {
+  readonly device: Device;
+  readonly assignment: Assignment;
+  readonly model: ModelVersion | undefined;
+}) {
+  const has = device.capabilities;
+  return (
+    <dl className={styles.facts}>
+      <dt>Model version</dt>
+      <dd>
+        {model?.name} <code title={assignment.modelVersionId}>{shortVersion(assignment.modelVersionId)}</code>
+      </dd>
+      <dt>Memory granted</dt>
+      <dd>{has?.modelMemoryBytes ? bytes(has.modelMemoryBytes) : has ? `not set; ${bytes(has.availableMemoryBytes)} available` : 'unknown'}</dd>
+      <dt>Memory bandwidth</dt>
+      <dd>{has?.memoryBandwidthBytesPerSecond ? `${significant(has.memoryBandwidthBytesPerSecond / 1e9)} GB/s measured` : 'not measured'}</dd>
+      <dt>Latency correction</dt>
+      <dd>× {device.latencyCorrection.toFixed(2)} (measured over predicted)</dd>
+    </dl>
+  );
+}
+
+/** Read again with every new generation of the device's desired document. */
+function useAssignments(device: Device) {
+  const [assignments, setAssignments] = useState<readonly Assignment[]>();
+  const [error, setError] = useState<string | null>(null);
+  const [evaluating, setEvaluating] = useState(false);
+  const read = useCallback(
+    () =>
+      listAssignments(device.id).then(
+        (found) => {
+          setAssignments(found);
+          setError(null);
+        },
+        (cause: Error) => setError(`The assignments could not be read: ${cause.message}`),
+      ),
+    [device.id],
+  );
+  useEffect(() => void read(), [read, device.desired?.generation]);
+  const evaluate = () => {
+    setEvaluating(true);
+    evaluateDevice(device.id)
+      .then(read, (cause: Error) => setError(`The evaluation failed: ${cause.message}`))
+      .finally(() => setEvaluating(false));
+  };
+  return { assignments, error, evaluating, evaluate };
+}

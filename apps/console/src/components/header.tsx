@@ -1,0 +1,45 @@
+import { Button } from '@mantine/core';
+import { countPresence, type Fleet } from '../fleet.js';
+import styles from './header.module.css';
+import { LiveMark } from './live-mark.js';
+import { Mark } from './mark.js';
+import { PresenceMark } from './presence-mark.js';
+import { SchemeButton } from './scheme-button.js';
+
+const shown = ['online', 'suspect', 'offline'] as const;
+
+export function Header({
+  fleet,
+  onAddDevice,
+  onSignOut,
+}: {
+  readonly fleet: Fleet | undefined;
+  readonly onAddDevice: () => void;
+  readonly onSignOut: () => void;
+}) {
+  const count = countPresence(fleet ?? new Map());
+  return (
+    <header className={styles.header}>
+      <h1 className={styles.name}>
+        <Mark /> Matfleet
+      </h1>
+      <ul className={styles.counts} aria-label="Devices by presence">
+        {shown.map((presence) => (
+          <li key={presence} data-none={count[presence] === 0 || undefined}>
+            <span className="numbers">{count[presence]}</span> <PresenceMark presence={presence} />
+          </li>
+        ))}
+      </ul>
+      <div className={styles.actions}>
+        <LiveMark />
+        <Button size="compact-sm" variant="light" onClick={onAddDevice}>
+          Add device
+        </Button>
+        <SchemeButton />
+        <Button size="compact-sm" variant="subtle" color="gray" onClick={onSignOut}>
+          Sign out
+        </Button>
+      </div>
+    </header>
+  );
+}

@@ -1,0 +1,44 @@
+import { useState } from 'react';
+import type { Device } from '../api-types.js';
+import { byName } from '../fleet.js';
+import { useLive } from '../live.js';
+import { useFleet } from '../use-fleet.js';
+import { useInferences } from '../use-inferences.js';
+import { useModels } from '../use-models.js';
+import { useUpdates } from '../use-updates.js';
+import { AddDevice } from './add-device.js';
+import { AskPanel } from './ask-panel.js';
+import { ConnectionBanner } from './connection-banner.js';
+import { DeviceList } from './device-list.js';
+import { ExplanationDrawer } from './explanation-drawer.js';
+import { Header } from './header.js';
+import styles from './page.module.css';
+import { UpdatePanel } from './update-panel.js';
+
+/** Everything an operator sees once signed in. */
+export function Page({ onSignOut }: { readonly onSignOut: () => void }) {
+  const { state } = useLive();
+  const { fleet, error } = useFleet();
+  const { updates, add } = useUpdates();
+  const models = useModels();
+  const { asked, ask } = useInferences();
+  const [explainedId, setExplainedId] = useState<string | null>(null);
+  const [adding, setAdding] = useState(false);
+  const entries = fleet && byName(fleet);
+  const devices: readonly Device[] = entries?.map(({ device }) => device) ?? [];
+  return (
+    <>
+      <Header fleet={fleet} onAddDevice={() => setAdding(true)} onSignOut={onSignOut} />
+      <ConnectionBanner error={error} />
+      <main className={styles.main} data-stale={state.kind === 'lost' || undefined}>
+        <DeviceList entries={entries} models={models} onExplain={setExplainedId} />
+        <div className={styles.side}>
+          <AskPanel devices={devices} models={models} asked={asked} ask={ask} />
+          <UpdatePanel updates={updates} models={models} devices={devices} onStarted={add} />
+        </div>
+      </main>
+      <ExplanationDrawer device={(explainedId && fleet?.get(explainedId)?.device) || null} models={models} onClose={() => setExplainedId(null)} />
+      <AddDevice opened={adding} onClose={() => setAdding(false)} />
+    </>
+  );
+}

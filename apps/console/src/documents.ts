@@ -1,0 +1,32 @@
+/** The GraphQL that this page speaks; each selection matches its type in api-types.ts. */
+
+const device = `
+  id name presence lastSeenAt phase phaseError fetchedBytes totalBytes latencyCorrection
+  capabilities {
+    architecture platform cores totalMemoryBytes availableMemoryBytes modelMemoryBytes memoryBandwidthBytesPerSecond executionProviders
+  }
+  desired { generation modelVersionId modelName sliceId reason }
+  observed { generation modelVersionId sliceId }
+  latency { ttftMs { p50 p95 } interTokenMs { p50 p95 } tokensPerSecond samples }
+`;
+
+const update = `
+  id modelVersionId state createdAt finishedAt
+  targets { deviceId deviceName state generation error }
+`;
+
+const inference = `
+  id state answer error modelVersionId sliceId deviceId createdAt finishedAt
+  attempts {
+    ordinal deviceId deviceName modelVersionId sliceId state reason error ttftMs outputTokens startedAt finishedAt
+  }
+`;
+
+export const devicesQuery = `query { devices { ${device} } }`;
+export const deviceChanged = `subscription { deviceChanged { ${device} } }`;
+
+export const updatesQuery = `query { updates { ${update} } }`;
+export const updateChanged = `subscription { updateChanged { ${update} } }`;
+
+export const inferenceQuery = `query ($id: ID!) { inference(id: $id) { ${inference} } }`;
+export const inferenceChanged = `subscription ($id: ID!) { inferenceChanged(id: $id) { ${inference} } }`;
