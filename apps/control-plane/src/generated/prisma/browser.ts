@@ -23,6 +23,11 @@ export * from './enums.js';
  */
 export type ApiKey = Prisma.ApiKeyModel
 /**
+ * Model ConsoleSession
+ * A login of the console. Only the SHA-256 of the cookie's secret is kept.
+ */
+export type ConsoleSession = Prisma.ConsoleSessionModel
+/**
  * Model JoinToken
  * Lets a device enrol. Only the SHA-256 of the secret is kept.
  */

@@ -9,6 +9,7 @@
  * 🟢 You can import this file directly.
  */
 export type * from './models/ApiKey.js'
+export type * from './models/ConsoleSession.js'
 export type * from './models/JoinToken.js'
 export type * from './models/Device.js'
 export type * from './models/ModelVersion.js'

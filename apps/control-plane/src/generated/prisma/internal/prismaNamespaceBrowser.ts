@@ -52,6 +52,7 @@ export const AnyNull = runtime.AnyNull
 
 export const ModelName = {
   ApiKey: 'ApiKey',
+  ConsoleSession: 'ConsoleSession',
   JoinToken: 'JoinToken',
   Device: 'Device',
   ModelVersion: 'ModelVersion',
@@ -89,6 +90,16 @@ export const ApiKeyScalarFieldEnum = {
 } as const
 
 export type ApiKeyScalarFieldEnum = (typeof ApiKeyScalarFieldEnum)[keyof typeof ApiKeyScalarFieldEnum]
+
+
+export const ConsoleSessionScalarFieldEnum = {
+  secretHash: 'secretHash',
+  apiKeyId: 'apiKeyId',
+  createdAt: 'createdAt',
+  expiresAt: 'expiresAt'
+} as const
+
+export type ConsoleSessionScalarFieldEnum = (typeof ConsoleSessionScalarFieldEnum)[keyof typeof ConsoleSessionScalarFieldEnum]
 
 
 export const JoinTokenScalarFieldEnum = {
@@ -179,7 +190,9 @@ export const UpdateScalarFieldEnum = {
   id: 'id',
   modelVersionId: 'modelVersionId',
   state: 'state',
+  wholeFleet: 'wholeFleet',
   createdAt: 'createdAt',
+  deadlineAt: 'deadlineAt',
   finishedAt: 'finishedAt'
 } as const
 

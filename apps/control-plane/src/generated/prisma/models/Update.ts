@@ -28,7 +28,9 @@ export type UpdateMinAggregateOutputType = {
   id: string | null
   modelVersionId: string | null
   state: string | null
+  wholeFleet: boolean | null
   createdAt: Date | null
+  deadlineAt: Date | null
   finishedAt: Date | null
 }
 
@@ -36,7 +38,9 @@ export type UpdateMaxAggregateOutputType = {
   id: string | null
   modelVersionId: string | null
   state: string | null
+  wholeFleet: boolean | null
   createdAt: Date | null
+  deadlineAt: Date | null
   finishedAt: Date | null
 }
 
@@ -44,7 +48,9 @@ export type UpdateCountAggregateOutputType = {
   id: number
   modelVersionId: number
   state: number
+  wholeFleet: number
   createdAt: number
+  deadlineAt: number
   finishedAt: number
   _all: number
 }
@@ -54,7 +60,9 @@ export type UpdateMinAggregateInputType = {
   id?: true
   modelVersionId?: true
   state?: true
+  wholeFleet?: true
   createdAt?: true
+  deadlineAt?: true
   finishedAt?: true
 }
 
@@ -62,7 +70,9 @@ export type UpdateMaxAggregateInputType = {
   id?: true
   modelVersionId?: true
   state?: true
+  wholeFleet?: true
   createdAt?: true
+  deadlineAt?: true
   finishedAt?: true
 }
 
@@ -70,7 +80,9 @@ export type UpdateCountAggregateInputType = {
   id?: true
   modelVersionId?: true
   state?: true
+  wholeFleet?: true
   createdAt?: true
+  deadlineAt?: true
   finishedAt?: true
   _all?: true
 }
@@ -151,7 +163,9 @@ export type UpdateGroupByOutputType = {
   id: string
   modelVersionId: string
   state: string
+  wholeFleet: boolean
   createdAt: Date
+  deadlineAt: Date
   finishedAt: Date | null
   _count: UpdateCountAggregateOutputType | null
   _min: UpdateMinAggregateOutputType | null
@@ -180,7 +194,9 @@ export type UpdateWhereInput = {
   id?: Prisma.StringFilter<"Update"> | string
   modelVersionId?: Prisma.StringFilter<"Update"> | string
   state?: Prisma.StringFilter<"Update"> | string
+  wholeFleet?: Prisma.BoolFilter<"Update"> | boolean
   createdAt?: Prisma.DateTimeFilter<"Update"> | Date | string
+  deadlineAt?: Prisma.DateTimeFilter<"Update"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"Update"> | Date | string | null
   modelVersion?: Prisma.XOR<Prisma.ModelVersionScalarRelationFilter, Prisma.ModelVersionWhereInput>
   targets?: Prisma.UpdateTargetListRelationFilter
@@ -190,7 +206,9 @@ export type UpdateOrderByWithRelationInput = {
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
+  wholeFleet?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  deadlineAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   modelVersion?: Prisma.ModelVersionOrderByWithRelationInput
   targets?: Prisma.UpdateTargetOrderByRelationAggregateInput
@@ -203,7 +221,9 @@ export type UpdateWhereUniqueInput = Prisma.AtLeast<{
   NOT?: Prisma.UpdateWhereInput | Prisma.UpdateWhereInput[]
   modelVersionId?: Prisma.StringFilter<"Update"> | string
   state?: Prisma.StringFilter<"Update"> | string
+  wholeFleet?: Prisma.BoolFilter<"Update"> | boolean
   createdAt?: Prisma.DateTimeFilter<"Update"> | Date | string
+  deadlineAt?: Prisma.DateTimeFilter<"Update"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"Update"> | Date | string | null
   modelVersion?: Prisma.XOR<Prisma.ModelVersionScalarRelationFilter, Prisma.ModelVersionWhereInput>
   targets?: Prisma.UpdateTargetListRelationFilter
@@ -213,7 +233,9 @@ export type UpdateOrderByWithAggregationInput = {
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
+  wholeFleet?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  deadlineAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.UpdateCountOrderByAggregateInput
   _max?: Prisma.UpdateMaxOrderByAggregateInput
@@ -227,14 +249,18 @@ export type UpdateScalarWhereWithAggregatesInput = {
   id?: Prisma.StringWithAggregatesFilter<"Update"> | string
   modelVersionId?: Prisma.StringWithAggregatesFilter<"Update"> | string
   state?: Prisma.StringWithAggregatesFilter<"Update"> | string
+  wholeFleet?: Prisma.BoolWithAggregatesFilter<"Update"> | boolean
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Update"> | Date | string
+  deadlineAt?: Prisma.DateTimeWithAggregatesFilter<"Update"> | Date | string
   finishedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Update"> | Date | string | null
 }
 
 export type UpdateCreateInput = {
   id: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
   modelVersion: Prisma.ModelVersionCreateNestedOneWithoutUpdatesInput
   targets?: Prisma.UpdateTargetCreateNestedManyWithoutUpdateInput
@@ -244,7 +270,9 @@ export type UpdateUncheckedCreateInput = {
   id: string
   modelVersionId: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
   targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutUpdateInput
 }
@@ -252,7 +280,9 @@ export type UpdateUncheckedCreateInput = {
 export type UpdateUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   modelVersion?: Prisma.ModelVersionUpdateOneRequiredWithoutUpdatesNestedInput
   targets?: Prisma.UpdateTargetUpdateManyWithoutUpdateNestedInput
@@ -262,7 +292,9 @@ export type UpdateUncheckedUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutUpdateNestedInput
 }
@@ -271,14 +303,18 @@ export type UpdateCreateManyInput = {
   id: string
   modelVersionId: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
 }
 
 export type UpdateUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
@@ -286,7 +322,9 @@ export type UpdateUncheckedUpdateManyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
@@ -304,7 +342,9 @@ export type UpdateCountOrderByAggregateInput = {
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
+  wholeFleet?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  deadlineAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
 
@@ -312,7 +352,9 @@ export type UpdateMaxOrderByAggregateInput = {
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
+  wholeFleet?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  deadlineAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
 
@@ -320,7 +362,9 @@ export type UpdateMinOrderByAggregateInput = {
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
+  wholeFleet?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  deadlineAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
 
@@ -371,6 +415,10 @@ export type UpdateUncheckedUpdateManyWithoutModelVersionNestedInput = {
   deleteMany?: Prisma.UpdateScalarWhereInput | Prisma.UpdateScalarWhereInput[]
 }
 
+export type BoolFieldUpdateOperationsInput = {
+  set?: boolean
+}
+
 export type UpdateCreateNestedOneWithoutTargetsInput = {
   create?: Prisma.XOR<Prisma.UpdateCreateWithoutTargetsInput, Prisma.UpdateUncheckedCreateWithoutTargetsInput>
   connectOrCreate?: Prisma.UpdateCreateOrConnectWithoutTargetsInput
@@ -388,7 +436,9 @@ export type UpdateUpdateOneRequiredWithoutTargetsNestedInput = {
 export type UpdateCreateWithoutModelVersionInput = {
   id: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
   targets?: Prisma.UpdateTargetCreateNestedManyWithoutUpdateInput
 }
@@ -396,7 +446,9 @@ export type UpdateCreateWithoutModelVersionInput = {
 export type UpdateUncheckedCreateWithoutModelVersionInput = {
   id: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
   targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutUpdateInput
 }
@@ -434,14 +486,18 @@ export type UpdateScalarWhereInput = {
   id?: Prisma.StringFilter<"Update"> | string
   modelVersionId?: Prisma.StringFilter<"Update"> | string
   state?: Prisma.StringFilter<"Update"> | string
+  wholeFleet?: Prisma.BoolFilter<"Update"> | boolean
   createdAt?: Prisma.DateTimeFilter<"Update"> | Date | string
+  deadlineAt?: Prisma.DateTimeFilter<"Update"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"Update"> | Date | string | null
 }
 
 export type UpdateCreateWithoutTargetsInput = {
   id: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
   modelVersion: Prisma.ModelVersionCreateNestedOneWithoutUpdatesInput
 }
@@ -450,7 +506,9 @@ export type UpdateUncheckedCreateWithoutTargetsInput = {
   id: string
   modelVersionId: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
 }
 
@@ -473,7 +531,9 @@ export type UpdateUpdateToOneWithWhereWithoutTargetsInput = {
 export type UpdateUpdateWithoutTargetsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   modelVersion?: Prisma.ModelVersionUpdateOneRequiredWithoutUpdatesNestedInput
 }
@@ -482,21 +542,27 @@ export type UpdateUncheckedUpdateWithoutTargetsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type UpdateCreateManyModelVersionInput = {
   id: string
   state: string
+  wholeFleet?: boolean
   createdAt?: Date | string
+  deadlineAt: Date | string
   finishedAt?: Date | string | null
 }
 
 export type UpdateUpdateWithoutModelVersionInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   targets?: Prisma.UpdateTargetUpdateManyWithoutUpdateNestedInput
 }
@@ -504,7 +570,9 @@ export type UpdateUpdateWithoutModelVersionInput = {
 export type UpdateUncheckedUpdateWithoutModelVersionInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutUpdateNestedInput
 }
@@ -512,7 +580,9 @@ export type UpdateUncheckedUpdateWithoutModelVersionInput = {
 export type UpdateUncheckedUpdateManyWithoutModelVersionInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
+  wholeFleet?: Prisma.BoolFieldUpdateOperationsInput | boolean
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  deadlineAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
@@ -551,7 +621,9 @@ export type UpdateSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
+  wholeFleet?: boolean
   createdAt?: boolean
+  deadlineAt?: boolean
   finishedAt?: boolean
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
   targets?: boolean | Prisma.Update$targetsArgs<ExtArgs>
@@ -562,7 +634,9 @@ export type UpdateSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
+  wholeFleet?: boolean
   createdAt?: boolean
+  deadlineAt?: boolean
   finishedAt?: boolean
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["update"]>
@@ -571,7 +645,9 @@ export type UpdateSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
+  wholeFleet?: boolean
   createdAt?: boolean
+  deadlineAt?: boolean
   finishedAt?: boolean
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["update"]>
@@ -580,11 +656,13 @@ export type UpdateSelectScalar = {
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
+  wholeFleet?: boolean
   createdAt?: boolean
+  deadlineAt?: boolean
   finishedAt?: boolean
 }
 
-export type UpdateOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "modelVersionId" | "state" | "createdAt" | "finishedAt", ExtArgs["result"]["update"]>
+export type UpdateOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "modelVersionId" | "state" | "wholeFleet" | "createdAt" | "deadlineAt" | "finishedAt", ExtArgs["result"]["update"]>
 export type UpdateInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
   targets?: boolean | Prisma.Update$targetsArgs<ExtArgs>
@@ -607,7 +685,15 @@ export type $UpdatePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     id: string
     modelVersionId: string
     state: string
+    /**
+     * Targeted the whole fleet, so its version is what a new device gets.
+     */
+    wholeFleet: boolean
     createdAt: Date
+    /**
+     * Targets that have not ended by then have failed.
+     */
+    deadlineAt: Date
     finishedAt: Date | null
   }, ExtArgs["result"]["update"]>
   composites: {}
@@ -1037,7 +1123,9 @@ export interface UpdateFieldRefs {
   readonly id: Prisma.FieldRef<"Update", 'String'>
   readonly modelVersionId: Prisma.FieldRef<"Update", 'String'>
   readonly state: Prisma.FieldRef<"Update", 'String'>
+  readonly wholeFleet: Prisma.FieldRef<"Update", 'Boolean'>
   readonly createdAt: Prisma.FieldRef<"Update", 'DateTime'>
+  readonly deadlineAt: Prisma.FieldRef<"Update", 'DateTime'>
   readonly finishedAt: Prisma.FieldRef<"Update", 'DateTime'>
 }
     
