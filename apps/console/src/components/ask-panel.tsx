@@ -43,7 +43,7 @@ export function AskPanel({ devices, models, asked, ask }: Props) {
   };
 
   return (
-    <Panel title="Ask the fleet">
+    <Panel title="Ask the fleet" anchor="ask">
       <form className={styles.form} onSubmit={(event) => void submit(event)}>
         <Textarea
           label="Prompt"

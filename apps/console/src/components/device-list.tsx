@@ -25,13 +25,13 @@ export function DeviceList({ entries, models, onExplain }: Props) {
   const wanted = useDeferredValue(filter);
   if (!entries)
     return (
-      <Panel title="Devices">
+      <Panel title="Devices" anchor="devices">
         <p className={styles.quiet}>Reading the fleet…</p>
       </Panel>
     );
   if (entries.length === 0)
     return (
-      <Panel title="Devices">
+      <Panel title="Devices" anchor="devices">
         {models?.every((model) => !model.publishedAt) && <NoModel />}
         <p className={styles.lead}>No device has joined yet. A device dials out to the control plane, so it needs no open port.</p>
         <JoinSteps />
@@ -40,7 +40,8 @@ export function DeviceList({ entries, models, onExplain }: Props) {
   const found = entries.filter(({ device }) => matches(device, wanted));
   return (
     <Panel
-      title={`Devices (${entries.length})`}
+      title={found.length === entries.length ? `Devices (${entries.length})` : `Devices (${found.length} of ${entries.length})`}
+      anchor="devices"
       flush
       aside={
         entries.length >= filterFrom && (

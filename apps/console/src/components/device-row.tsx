@@ -42,6 +42,13 @@ export const DeviceRow = memo(function DeviceRow({ entry: { device, history }, m
           <span className={styles.sliceName} data-field="slice">
             {slice?.name ?? sliceId ?? 'nothing yet'}
           </span>
+          {desired && observed?.sliceId && desired.sliceId !== observed.sliceId && (
+            <span className={styles.next}>
+              <span aria-hidden="true">→ </span>
+              <span className="visually-hidden">becoming </span>
+              {models?.find(({ id }) => id === desired.modelVersionId)?.slices.find(({ id }) => id === desired.sliceId)?.name ?? desired.sliceId}
+            </span>
+          )}
           {versionId && (
             <span className={styles.faint} title={versionId}>
               {model?.name ?? desired?.modelName} <code>{shortVersion(versionId)}</code>

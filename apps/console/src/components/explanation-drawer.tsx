@@ -54,6 +54,7 @@ function Explanation({ device, models }: { readonly device: Device; readonly mod
         {assignments && assignments.length > 1 && (
           <Select
             size="xs"
+            w={280}
             label="Assignment"
             allowDeselect={false}
             value={String(shown?.generation)}

@@ -30,6 +30,11 @@ export function Header({
           </li>
         ))}
       </ul>
+      <nav className={styles.jumps} aria-label="On this page">
+        <a href="#devices">Devices</a>
+        <a href="#ask">Ask</a>
+        <a href="#update">Update</a>
+      </nav>
       <div className={styles.actions}>
         <LiveMark />
         <Button size="compact-sm" variant="light" onClick={onAddDevice}>

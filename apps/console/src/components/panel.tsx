@@ -2,21 +2,21 @@ import type { ReactNode } from 'react';
 import { useId } from 'react';
 import styles from './panel.module.css';
 
-/** A titled region of the page. */
-export function Panel({
-  title,
-  aside,
-  children,
-  flush,
-}: {
+interface Props {
   readonly title: string;
+  /** Where the jump links of a narrow page lead. */
+  readonly anchor: string;
   readonly aside?: ReactNode;
   readonly children: ReactNode;
+  /** The content brings its own padding. */
   readonly flush?: boolean;
-}) {
+}
+
+/** A titled region of the page. */
+export function Panel({ title, anchor, aside, children, flush }: Props) {
   const id = useId();
   return (
-    <section className={styles.panel} aria-labelledby={id}>
+    <section id={anchor} className={styles.panel} aria-labelledby={id}>
       <div className={styles.head}>
         <h2 id={id} className={styles.title}>
           {title}

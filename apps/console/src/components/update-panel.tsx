@@ -14,13 +14,13 @@ interface Props {
   readonly onStarted: (update: Update) => void;
 }
 
-const words = { running: 'Running', succeeded: 'Finished', failed: 'Failed' } as const;
+const words = { running: 'Running, started', succeeded: 'Finished', failed: 'Failed' } as const;
 
 /** The running update, or the last one, and the way to start the next. */
 export function UpdatePanel({ updates, models, devices, onStarted }: Props) {
   const update = currentUpdate(updates);
   return (
-    <Panel title="Model update">
+    <Panel title="Model update" anchor="update">
       {update ? (
         <div data-update={update.state}>
           <div className={styles.head}>
