@@ -29,7 +29,9 @@ export interface EngineRequest {
 
 /** `started` comes once, before the first token; `text` may be empty while a character is incomplete. */
 export type EngineEvent =
-  { readonly kind: 'started'; readonly promptTokens: number } | { readonly kind: 'token'; readonly tokenId: number; readonly text: string };
+  | { readonly kind: 'started'; readonly promptTokens: number }
+  /** `stepMs`: from the token before it, as the engine measured it; a slow reader does not count. */
+  | { readonly kind: 'token'; readonly tokenId: number; readonly text: string; readonly stepMs: number };
 
 export interface EngineFinished {
   readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
@@ -50,6 +52,8 @@ export interface EngineStatus {
   readonly pleCacheHits: number;
   readonly kvBytes: number;
   readonly rssBytes: number;
+  /** The engine's own bound: the spec's, or the model's where that is less. */
+  readonly contextTokens: number;
   /** Resident size after load less the model's own bytes: what the runtime costs beside the grant. */
   readonly runtimeBytes: number;
   readonly executionProviders: readonly string[];
@@ -87,6 +91,10 @@ export interface RunningEngine {
   /** Greedy continuation of `promptIds` by up to `count` ids (fewer when a stop id comes). */
   golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]>;
   status(): EngineStatus;
+  /** Answers that run or wait inside. */
+  inFlight(): number;
+  /** Resolves true once no answer runs, false after `timeoutMs`. */
+  idle(timeoutMs: number): Promise<boolean>;
   /** Ends the process: asks, waits for a short deadline, then kills. Never rejects; safe to repeat. */
   stop(): Promise<void>;
   /** Called once when the process has ended, with the reason in plain words; at once when it already has. */

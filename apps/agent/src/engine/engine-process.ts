@@ -1,0 +1,149 @@
+// The engine process: the only place of the agent that imports the inference library, since running a model blocks its thread and may take the
+// process with it. Speaks `messages.ts` over the IPC channel of its parent and ends when that channel closes.
+import { readFile } from 'node:fs/promises';
+import { performance } from 'node:perf_hooks';
+import { openEngine, type Engine } from '@matfleet/inference';
+import { footprint, Manifest, sliceById } from '@matfleet/model';
+import type { EngineFinished, EngineSpec } from './engine-host.js';
+import type { EngineCounters, FromEngine, ToEngine } from './messages.js';
+
+const COUNTERS_EVERY_MS = 1_000;
+
+interface Answer {
+  readonly abort: AbortController;
+  /** Tokens that may still be sent before the agent acknowledges some. */
+  credit: number;
+  wake: () => void;
+}
+
+const answers = new Map<number, Answer>();
+let engine: Engine | undefined;
+/** The library serves one inference at a time; the next one starts when this settles. */
+let last: Promise<void> = Promise.resolve();
+
+process.on('disconnect', () => process.exit(0));
+process.on('SIGINT', () => {}); // Ctrl-C reaches the whole group; the agent decides when its engine ends.
+process.on('message', (message: ToEngine) => {
+  switch (message.kind) {
+    case 'load':
+      void load(message.spec, message.threads);
+      return;
+    case 'generate': {
+      const answer: Answer = { abort: new AbortController(), credit: message.window, wake: () => {} };
+      answers.set(message.id, answer);
+      last = last.then(() => generate(message, answer));
+      return;
+    }
+    case 'acknowledge': {
+      const answer = answers.get(message.id);
+      if (answer) {
+        answer.credit += message.tokens;
+        answer.wake();
+      }
+      return;
+    }
+    case 'cancel': {
+      const answer = answers.get(message.id);
+      answer?.abort.abort();
+      answer?.wake();
+      return;
+    }
+    case 'stop':
+      for (const answer of answers.values()) {
+        answer.abort.abort();
+        answer.wake();
+      }
+      void last.then(() => engine?.close()).finally(() => process.exit(0));
+  }
+});
+
+function send(message: FromEngine): void {
+  if (process.connected) process.send?.(message);
+}
+
+async function load(spec: EngineSpec, threads: number | undefined): Promise<void> {
+  try {
+    const before = process.memoryUsage.rss();
+    const manifest = Manifest.parse(JSON.parse(await readFile(spec.manifestPath, 'utf8')));
+    const slice = sliceById(manifest, spec.sliceId);
+    const loaded = await openEngine({
+      manifest,
+      storeDir: spec.storeDir,
+      sliceId: spec.sliceId,
+      contextTokens: spec.contextTokens,
+      ...(spec.pleCacheRows !== undefined && { pleCacheRows: spec.pleCacheRows }),
+      ...(threads !== undefined && { threads }),
+    });
+    // One step, so that what the runtime allocates lazily is there when the memory is measured.
+    for await (const _ of loaded.generate([manifest.config.bosTokenId], { maxTokens: 1 }));
+    const { weightsBytes, headBytes } = footprint(manifest, slice, loaded.contextTokens);
+    engine = loaded;
+    send({
+      kind: 'loaded',
+      contextTokens: loaded.contextTokens,
+      // Mapped weights need not be resident yet; the bare process is the least that the runtime takes.
+      runtimeBytes: Math.max(before, process.memoryUsage.rss() - weightsBytes - headBytes),
+      executionProviders: ['cpu'],
+      runtimeVersion: '',
+      counters: counters(loaded),
+    });
+    setInterval(() => send({ kind: 'counters', counters: counters(loaded) }), COUNTERS_EVERY_MS).unref();
+  } catch (error) {
+    send({ kind: 'load-failed', message: messageOf(error) });
+  }
+}
+
+async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>, answer: Answer): Promise<void> {
+  try {
+    if (!engine) throw new Error('no slice is loaded');
+    if (answer.abort.signal.aborted) {
+      const result: EngineFinished = { reason: 'cancelled', promptTokens: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0 };
+      return send({ kind: 'finished', id, result, counters: counters(engine) });
+    }
+    const promptIds = request.promptIds ?? engine.tokenize(request.messages ?? []);
+    if (promptIds.length >= engine.contextTokens)
+      return send({
+        kind: 'failed',
+        id,
+        code: 'prompt-too-long',
+        message: `the prompt has ${promptIds.length} tokens; the context of ${engine.contextTokens} holds ${engine.contextTokens - 1} of a prompt and one of the answer`,
+      });
+    send({ kind: 'started', id, promptTokens: promptIds.length });
+    let since = performance.now();
+    const tokens = engine.generate(promptIds, {
+      ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
+      ...(request.sampling && { sampling: request.sampling }),
+      signal: answer.abort.signal,
+    });
+    for (;;) {
+      const step = await tokens.next();
+      if (step.done) {
+        const { reason, outputTokens, ttftMs, tokensPerSecond } = step.value;
+        const result: EngineFinished = { reason, promptTokens: promptIds.length, outputTokens, ttftMs, tokensPerSecond };
+        return send({ kind: 'finished', id, result, counters: counters(engine) });
+      }
+      const now = performance.now();
+      send({ kind: 'token', id, tokenId: step.value.tokenId, text: step.value.text, stepMs: now - since });
+      since = now;
+      answer.credit -= 1;
+      // The runtime holds the thread while it computes: without this turn of the event loop, no cancel would be read before the end.
+      await new Promise(setImmediate);
+      if (answer.credit <= 0 && !answer.abort.signal.aborted) {
+        const waitedFrom = performance.now();
+        while (answer.credit <= 0 && !answer.abort.signal.aborted) await new Promise<void>((resolve) => (answer.wake = resolve));
+        since += performance.now() - waitedFrom;
+      }
+    }
+  } catch (error) {
+    send({ kind: 'failed', id, code: error instanceof RangeError ? 'invalid' : 'internal', message: messageOf(error) });
+  } finally {
+    answers.delete(id);
+  }
+}
+
+function counters(of: Engine): EngineCounters {
+  const { pleRowsRead, pleRowsCached, pleCacheHits, kvBytes } = of.stats();
+  return { pleRowsRead, pleRowsCached, pleCacheHits, kvBytes };
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

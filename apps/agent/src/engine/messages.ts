@@ -1,0 +1,40 @@
+import type { EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
+
+/** Counters that the engine process reports every second and with every answer. */
+export interface EngineCounters {
+  readonly pleRowsRead: number;
+  readonly pleRowsCached: number;
+  readonly pleCacheHits: number;
+  readonly kvBytes: number;
+}
+
+export interface Loaded {
+  /** The engine's own bound, after the model's limit. */
+  readonly contextTokens: number;
+  readonly runtimeBytes: number;
+  readonly executionProviders: readonly string[];
+  readonly runtimeVersion: string;
+  readonly counters: EngineCounters;
+}
+
+export type FailureCode = 'invalid' | 'prompt-too-long' | 'internal';
+
+/** Agent to engine process. `id` names one request. */
+export type ToEngine =
+  | { readonly kind: 'load'; readonly spec: EngineSpec; readonly threads?: number }
+  /** The engine stays at most `window` unacknowledged tokens ahead. */
+  | { readonly kind: 'generate'; readonly id: number; readonly request: EngineRequest; readonly window: number }
+  | { readonly kind: 'acknowledge'; readonly id: number; readonly tokens: number }
+  | { readonly kind: 'cancel'; readonly id: number }
+  | { readonly kind: 'stop' };
+
+/** Engine process to agent. */
+export type FromEngine =
+  | ({ readonly kind: 'loaded' } & Loaded)
+  | { readonly kind: 'load-failed'; readonly message: string }
+  | { readonly kind: 'started'; readonly id: number; readonly promptTokens: number }
+  /** `stepMs`: from the token before it (or the prompt's receipt) to this one, without what the engine waited for acknowledgements. */
+  | { readonly kind: 'token'; readonly id: number; readonly tokenId: number; readonly text: string; readonly stepMs: number }
+  | { readonly kind: 'finished'; readonly id: number; readonly result: EngineFinished; readonly counters: EngineCounters }
+  | { readonly kind: 'failed'; readonly id: number; readonly code: FailureCode; readonly message: string }
+  | { readonly kind: 'counters'; readonly counters: EngineCounters };
