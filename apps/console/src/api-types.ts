@@ -69,15 +69,33 @@ export interface ModelVersion {
   readonly slices: readonly ModelSlice[];
 }
 
+/** One slice of the quality frontier, seen from one device. */
 export interface Candidate {
   readonly sliceId: string;
+  readonly name: string;
   readonly quality: number | null;
+  /** Standard error of `quality`; 0 when unknown. */
+  readonly qualityStderr: number;
   readonly totalBytes: number;
-  readonly predictedInterTokenMs: number | null;
+  readonly downloadBytes: number;
+  readonly predictedInterTokenMs: number;
   readonly fits: boolean;
+  readonly meetsLatency: boolean;
   readonly chosen: boolean;
   /** Why it was taken, or why not, in plain words. */
   readonly why: string;
+}
+
+/** What the decision knew, and every candidate with its numbers. */
+export interface Explanation {
+  readonly memoryLimitBytes: number;
+  readonly memoryLimitFrom: string;
+  readonly contextTokens: number;
+  readonly targetInterTokenMs: number;
+  readonly latencyCorrection: number;
+  readonly memoryBandwidthBytesPerSecond: number;
+  readonly measured: { readonly interTokenMs: number; readonly tokens: number; readonly slowWindows: number } | null;
+  readonly candidates: readonly Candidate[];
 }
 
 export interface Assignment {
@@ -85,7 +103,7 @@ export interface Assignment {
   readonly modelVersionId: string;
   readonly sliceId: string;
   readonly reason: string;
-  readonly explanation: { readonly candidates: readonly Candidate[] };
+  readonly explanation: Explanation;
   readonly createdAt: string;
 }
 

@@ -1,9 +1,10 @@
-import type { Candidate, ModelSlice } from '../api-types.js';
+import type { Explanation } from '../api-types.js';
 import { bytes, percent, significant } from '../format.js';
 import styles from './candidate-table.module.css';
 
-/** The candidates as the control plane ranked them; the chosen one is marked by word and colour. */
-export function CandidateTable({ candidates, slices }: { readonly candidates: readonly Candidate[]; readonly slices: readonly ModelSlice[] }) {
+/** The candidates, best quality first; the chosen one is marked by word and colour, and numbers that rule one out are marked too. */
+export function CandidateTable({ explanation: { candidates } }: { readonly explanation: Explanation }) {
+  const bestFirst = [...candidates].sort((a, b) => (b.quality ?? 0) - (a.quality ?? 0) || b.totalBytes - a.totalBytes);
   return (
     <div className={styles.scroll} tabIndex={0} role="region" aria-label="Candidate slices">
       <table className={styles.table}>
@@ -23,16 +24,25 @@ export function CandidateTable({ candidates, slices }: { readonly candidates: re
           </tr>
         </thead>
         <tbody>
-          {candidates.map((candidate) => (
-            <tr key={candidate.sliceId} data-chosen={candidate.chosen || undefined} data-fits={candidate.fits || undefined}>
+          {bestFirst.map((candidate) => (
+            <tr
+              key={candidate.sliceId}
+              data-chosen={candidate.chosen || undefined}
+              data-usable={(candidate.fits && candidate.meetsLatency) || undefined}
+            >
               <th scope="row">
-                {slices.find(({ id }) => id === candidate.sliceId)?.name ?? candidate.sliceId}
+                {candidate.name}
                 {candidate.chosen && <span className={styles.chosen}>chosen</span>}
               </th>
-              <td className={styles.number}>{candidate.quality === null ? '–' : percent(candidate.quality)}</td>
-              <td className={styles.number}>{bytes(candidate.totalBytes)}</td>
               <td className={styles.number}>
-                {candidate.predictedInterTokenMs === null ? '–' : `${significant(candidate.predictedInterTokenMs)} ms/token`}
+                {candidate.quality === null ? 'not measured' : percent(candidate.quality)}
+                {candidate.qualityStderr > 0 && <span className={styles.error}>± {(candidate.qualityStderr * 100).toFixed(1)}</span>}
+              </td>
+              <td className={styles.number} data-ruled-out={!candidate.fits || undefined}>
+                {bytes(candidate.totalBytes)}
+              </td>
+              <td className={styles.number} data-ruled-out={!candidate.meetsLatency || undefined}>
+                {significant(candidate.predictedInterTokenMs)} ms/token
               </td>
               <td>{candidate.why}</td>
             </tr>

@@ -1,5 +1,5 @@
 import { Button, Drawer, Select } from '@mantine/core';
-import { useCallback, useEffect, useState } from 'react';
+import { Fragment, useCallback, useEffect, useState, type ReactNode } from 'react';
 import { evaluateDevice, listAssignments } from '../api.js';
 import type { Assignment, Device, ModelVersion } from '../api-types.js';
 import { bytes, clock, shortVersion, significant } from '../format.js';
@@ -46,8 +46,8 @@ function Explanation({ device, models }: { readonly device: Device; readonly mod
       {shown && (
         <>
           <p className={styles.reason}>{shown.reason}</p>
-          <Facts device={device} assignment={shown} model={models?.find(({ id }) => id === shown.modelVersionId)} />
-          <CandidateTable candidates={shown.explanation.candidates} slices={models?.find(({ id }) => id === shown.modelVersionId)?.slices ?? []} />
+          <Facts assignment={shown} model={models?.find(({ id }) => id === shown.modelVersionId)} />
+          <CandidateTable explanation={shown.explanation} />
         </>
       )}
       <div className={styles.actions}>
@@ -73,28 +73,39 @@ function Explanation({ device, models }: { readonly device: Device; readonly mod
   );
 }
 
+/** The numbers that the decision was made with: the device's present ones may differ. */
 function Facts({
-  device,
-  assignment,
+  assignment: { modelVersionId, explanation },
   model,
 }: {
-  readonly device: Device;
   readonly assignment: Assignment;
   readonly model: ModelVersion | undefined;
 }) {
-  const has = device.capabilities;
+  const { measured, memoryBandwidthBytesPerSecond: bandwidth } = explanation;
+  const facts: readonly (readonly [string, ReactNode])[] = [
+    [
+      'Model version',
+      <>
+        {model?.name} <code title={modelVersionId}>{shortVersion(modelVersionId)}</code>
+      </>,
+    ],
+    ['Memory limit', `${bytes(explanation.memoryLimitBytes)} (${explanation.memoryLimitFrom})`],
+    ['Latency target', `${significant(explanation.targetInterTokenMs)} ms per token`],
+    ['Measured then', measured ? `${significant(measured.interTokenMs)} ms per token over ${measured.tokens} tokens` : 'nothing yet'],
+    [
+      'Prediction',
+      `${bandwidth > 0 ? `${significant(bandwidth / 1e9)} GB/s of memory bandwidth` : 'bandwidth not measured'}, × ${explanation.latencyCorrection.toFixed(2)} learned from measurements`,
+    ],
+    ['Context', `${explanation.contextTokens} tokens`],
+  ];
   return (
     <dl className={styles.facts}>
-      <dt>Model version</dt>
-      <dd>
-        {model?.name} <code title={assignment.modelVersionId}>{shortVersion(assignment.modelVersionId)}</code>
-      </dd>
-      <dt>Memory granted</dt>
-      <dd>{has?.modelMemoryBytes ? bytes(has.modelMemoryBytes) : has ? `not set; ${bytes(has.availableMemoryBytes)} available` : 'unknown'}</dd>
-      <dt>Memory bandwidth</dt>
-      <dd>{has?.memoryBandwidthBytesPerSecond ? `${significant(has.memoryBandwidthBytesPerSecond / 1e9)} GB/s measured` : 'not measured'}</dd>
-      <dt>Latency correction</dt>
-      <dd>× {device.latencyCorrection.toFixed(2)} (measured over predicted)</dd>
+      {facts.map(([term, fact]) => (
+        <Fragment key={term}>
+          <dt>{term}</dt>
+          <dd>{fact}</dd>
+        </Fragment>
+      ))}
     </dl>
   );
 }
