@@ -1,0 +1,113 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
+import { connect, withApiOptions, type Api, type ApiOptions } from './api.js';
+import { parseNumber, parseWhole } from './arguments.js';
+import type { Register } from './command.js';
+import { Failure } from './failure.js';
+import {
+  Assignment,
+  Device,
+  Inference,
+  isFinal,
+  JoinToken,
+  renderAssignments,
+  renderDevices,
+  renderInference,
+  renderUpdate,
+  Update,
+} from './fleet-views.js';
+
+/** Thin calls of the REST API: one request, one table. */
+export const registerFleetCommands: Register = (program, { output, signal }) => {
+  withApiOptions(program.command('devices').description('list the devices, each with its slice')).action(async (options: ApiOptions) => {
+    const api = await connect(options, signal);
+    output.result(await api.get('/api/v1/devices', z.array(Device)), renderDevices);
+  });
+
+  withApiOptions(
+    program.command('assignments').description('show why a device has its slice, newest first').argument('<device>', 'name or id'),
+  ).action(async (device: string, options: ApiOptions) => {
+    const api = await connect(options, signal);
+    const { id } = await findDevice(api, device);
+    output.result(await api.get(`/api/v1/devices/${encodeURIComponent(id)}/assignments`, z.array(Assignment)), renderAssignments);
+  });
+
+  withApiOptions(program.command('update').description('bring devices to a model version').argument('<model-version-id>'))
+    .option('--device <name...>', 'names or ids; default: all devices')
+    .option('--no-wait', 'do not wait until every device has answered')
+    .action(async (modelVersionId: string, options: ApiOptions & { device?: string[]; wait: boolean }) => {
+      const api = await connect(options, signal);
+      const deviceIds = options.device && (await Promise.all(options.device.map(async (name) => (await findDevice(api, name)).id)));
+      let update = await api.post('/api/v1/updates', { modelVersionId, ...(deviceIds && { deviceIds }) }, Update);
+      while (options.wait && update.state === 'running') {
+        await sleep(POLL_MS, undefined, { signal });
+        update = await api.get(`/api/v1/updates/${encodeURIComponent(update.id)}`, Update);
+      }
+      if (update.state === 'failed') throw new Failure('update-failed', renderUpdate(update));
+      output.result(update, renderUpdate);
+    });
+
+  withApiOptions(program.command('infer').description('queue an inference on the fleet and follow its answer'))
+    .requiredOption('--prompt <text>', 'the user’s message')
+    .option('--task <name>', 'choose by the quality measured for this task')
+    .option('--quality-floor <q>', 'least acceptable quality, 0 to 1')
+    .option('--deadline-ms <ms>', 'give up after this long')
+    .option('--max-tokens <n>')
+    .action(async (options: ApiOptions & { prompt: string; task?: string; qualityFloor?: string; deadlineMs?: string; maxTokens?: string }) => {
+      const request = {
+        prompt: options.prompt,
+        ...(options.task !== undefined && { task: options.task }),
+        ...(options.qualityFloor !== undefined && { qualityFloor: parseNumber('--quality-floor', options.qualityFloor, 0, 1) }),
+        ...(options.deadlineMs !== undefined && { deadlineMs: parseWhole('--deadline-ms', options.deadlineMs, 1) }),
+        ...(options.maxTokens !== undefined && { maxTokens: parseWhole('--max-tokens', options.maxTokens, 1) }),
+      };
+      const api = await connect(options, signal);
+      let inference = await api.post('/api/v1/inferences', request, Inference);
+      let shown = '';
+      const show = () => {
+        // After a fallback the answer starts again, on another device.
+        const answer = inference.answer ?? '';
+        output.stream(answer.startsWith(shown) ? answer.slice(shown.length) : `\n${answer}`);
+        shown = answer;
+      };
+      while (!isFinal(inference)) {
+        await sleep(POLL_MS, undefined, { signal });
+        inference = await api.get(`/api/v1/inferences/${encodeURIComponent(inference.id)}`, Inference);
+        show();
+      }
+      show();
+      if (inference.state === 'failed')
+        throw new Failure(
+          'inference-failed',
+          `inference ${inference.id} failed: ${inference.error ?? 'no reason given'}\n${renderInference(inference)}`,
+        );
+      output.result(inference, (document) => `\n\n${renderInference(document)}`);
+    });
+
+  withApiOptions(program.command('join-token').description('make a token with which devices join the fleet'))
+    .option('--uses <n>', 'how many devices may use it')
+    .option('--ttl-seconds <s>', 'how long it is good for')
+    .action(async (options: ApiOptions & { uses?: string; ttlSeconds?: string }) => {
+      const request = {
+        ...(options.uses !== undefined && { uses: parseWhole('--uses', options.uses, 1) }),
+        ...(options.ttlSeconds !== undefined && { ttlSeconds: parseWhole('--ttl-seconds', options.ttlSeconds, 1) }),
+      };
+      const api = await connect(options, signal);
+      const token = await api.post('/api/v1/join-tokens', request, JoinToken);
+      output.note(`valid until ${token.expiresAt}, ${token.usesLeft} uses`);
+      output.result(token, (document) => document.token);
+    });
+};
+
+const POLL_MS = 250;
+
+async function findDevice(api: Api, nameOrId: string): Promise<Device> {
+  const devices = await api.get('/api/v1/devices', z.array(Device));
+  const found = devices.find((device) => device.id === nameOrId) ?? devices.find((device) => device.name === nameOrId);
+  if (!found)
+    throw new Failure(
+      'not-found',
+      `there is no device ${JSON.stringify(nameOrId)}; there ${devices.length === 1 ? 'is' : 'are'} ${devices.map((device) => device.name).join(', ') || 'none'}`,
+    );
+  return found;
+}

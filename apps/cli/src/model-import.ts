@@ -1,0 +1,88 @@
+import { readFile } from 'node:fs/promises';
+import type { ImportProgress } from '@matfleet/inference';
+import { Manifest, Slice } from '@matfleet/model';
+import { SingleBar } from 'cli-progress';
+import { Option } from 'commander';
+import { z } from 'zod';
+import { parseWhole } from './arguments.js';
+import type { Register } from './command.js';
+import { Failure, UsageFailure } from './failure.js';
+import type { Output } from './output.js';
+import { inspection, renderInspection } from './model-inspect.js';
+import { readPackage } from './package-dir.js';
+
+export const registerImport: Register = (model, { output, signal }) => {
+  model
+    .command('import')
+    .description('make a model package from a Hugging Face checkpoint directory')
+    .argument('<hf-dir>', 'config.json, safetensors, tokenizer.json')
+    .requiredOption('--out <dir>', 'the new package; must not exist, appears complete or not at all')
+    .addOption(new Option('--precision <kind>', 'of the weights').choices(['fp32', 'int8', 'int4']).makeOptionMandatory())
+    .option('--block <n>', 'quantisation block: 32, 64 or 128 (int8 and int4)')
+    .option(
+      '--slices <file>',
+      "slice table: a JSON list of slices, or {slices, evaluation}; default: the checkpoint's slices.json, Google's published table, or the full slice alone",
+    )
+    .option('--name <name>', "the model's name; default: the directory's")
+    .action(async (source: string, options: { out: string; precision: 'fp32' | 'int8' | 'int4'; block?: string; slices?: string; name?: string }) => {
+      const block = options.block === undefined ? undefined : parseWhole('--block', options.block, 1);
+      if (block !== undefined && options.precision === 'fp32') throw new UsageFailure('--block: fp32 weights have no quantisation block');
+      const table = options.slices === undefined ? undefined : await readSliceTable(options.slices);
+      const progress = showProgress(output);
+      try {
+        const { importCheckpoint } = await import('@matfleet/inference');
+        await importCheckpoint({
+          source,
+          out: options.out,
+          precision: options.precision,
+          signal,
+          onProgress: progress.update,
+          ...(block && { block }),
+          ...table,
+          ...(options.name && { name: options.name }),
+        });
+      } finally {
+        progress.stop();
+      }
+      output.result(inspection(await readPackage(options.out)), (document) => `${options.out}\n${renderInspection(document)}`);
+    });
+};
+
+const SliceTable = z.object({ slices: z.array(Slice).min(1), evaluation: Manifest.shape.evaluation });
+
+/** Reads `--slices`: a list of slices, or an object with more beside it. Unknown fields are ignored. */
+async function readSliceTable(path: string): Promise<z.infer<typeof SliceTable>> {
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(path, 'utf8'));
+  } catch (cause) {
+    throw new Failure('bad-slices', `--slices ${path} cannot be read as JSON`, { cause });
+  }
+  const table = SliceTable.safeParse(Array.isArray(json) ? { slices: json } : json);
+  if (!table.success)
+    throw new Failure(
+      'bad-slices',
+      `--slices ${path}: expected a list of slices, or an object with a list named slices\n${z.prettifyError(table.error)}`,
+    );
+  return table.data;
+}
+
+/** A bar on a terminal, else one line a step, on stderr. */
+function showProgress(output: Output): { update: (progress: ImportProgress) => void; stop: () => void } {
+  const bar = process.stderr.isTTY
+    ? new SingleBar({ format: '{step} [{bar}] {percentage} % | {value} of {total}', stream: process.stderr, hideCursor: true, clearOnComplete: true })
+    : undefined;
+  let step: ImportProgress['step'] | undefined;
+  return {
+    update: (progress) => {
+      if (progress.step !== step) {
+        bar?.stop();
+        bar?.start(progress.total, 0, { step: progress.step });
+        if (!bar) output.note(`${progress.step}: ${progress.total}`);
+        step = progress.step;
+      }
+      bar?.update(progress.done);
+    },
+    stop: () => bar?.stop(),
+  };
+}
