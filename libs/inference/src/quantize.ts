@@ -1,0 +1,68 @@
+// Symmetric block quantisation in the layout of ONNX Runtime's MatMulNBits: a row of K values is cut into blocks, each with one
+// float32 scale; int8 is stored around 128, int4 around 8 with the lower nibble first. A last short block is padded with zeros.
+//
+// Legend: N rows (outputs) · K columns (inputs) · B block
+
+export type Bits = 4 | 8;
+
+export interface QuantizedMatrix {
+  /** [N, ceil(K / B), B * bits / 8] */
+  readonly values: Uint8Array;
+  /** [N * ceil(K / B)] */
+  readonly scales: Float32Array;
+}
+
+const MIN_BLOCK = 16;
+
+/**
+ * The largest block that MatMulNBits takes (a power of two, at least 16) up to `requested` and K; undefined where none fits and the
+ * matrix stays float32. `exact` demands that blocks fill K evenly, which FFN bands need so that they can be joined.
+ */
+export function blockFor(requested: number, K: number, exact = false): number | undefined {
+  let block = 2 ** Math.floor(Math.log2(Math.min(requested, K)));
+  while (exact && block >= MIN_BLOCK && K % block !== 0) block /= 2;
+  return block >= MIN_BLOCK ? block : undefined;
+}
+
+export const blocksIn = (K: number, block: number): number => Math.ceil(K / block);
+
+export function quantize(matrix: Float32Array, N: number, K: number, bits: Bits, block: number): QuantizedMatrix {
+  const blocks = blocksIn(K, block);
+  const values = new Uint8Array((N * blocks * block * bits) / 8);
+  const scales = new Float32Array(N * blocks);
+  const zero = bits === 8 ? 128 : 8;
+  const top = 2 * zero - 1;
+  for (let n = 0; n < N; n++)
+    for (let b = 0; b < blocks; b++) {
+      const from = n * K + b * block;
+      const count = Math.min(block, K - b * block);
+      let extreme = 0;
+      for (let i = from; i < from + count; i++) if (Math.abs(matrix[i]!) > Math.abs(extreme)) extreme = matrix[i]!;
+      // int4 has one more step below zero than above: giving it to the largest value, whatever its sign, saves a quarter of the error.
+      const scale = Math.fround(bits === 8 ? Math.abs(extreme) / 127 : extreme / -8);
+      const inverse = scale === 0 ? 0 : 1 / scale;
+      const at = n * blocks + b;
+      scales[at] = scale;
+      for (let i = 0; i < block; i++) {
+        const q = i < count ? Math.max(0, Math.min(top, Math.round(matrix[from + i]! * inverse) + zero)) : zero;
+        const position = at * block + i;
+        if (bits === 8) values[position] = q;
+        else values[position >> 1]! |= q << ((position & 1) * 4);
+      }
+    }
+  return { values, scales };
+}
+
+/** The float32 matrix [N, K] that the quantised one stands for. */
+export function dequantize({ values, scales }: QuantizedMatrix, N: number, K: number, bits: Bits, block: number): Float32Array {
+  const blocks = blocksIn(K, block);
+  const out = new Float32Array(N * K);
+  for (let n = 0; n < N; n++)
+    for (let k = 0; k < K; k++) {
+      const at = n * blocks + Math.floor(k / block);
+      const position = at * block + (k % block);
+      const q = bits === 8 ? values[position]! - 128 : ((values[position >> 1]! >> ((position & 1) * 4)) & 15) - 8;
+      out[n * K + k] = q * scales[at]!;
+    }
+  return out;
+}
