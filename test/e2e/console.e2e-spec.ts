@@ -1,0 +1,153 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { boxes, Fleet } from '@matfleet/harness';
+import { chromium, type BrowserContext, type Locator, type Page } from 'playwright-core';
+
+const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
+const ifChromium = executablePath ? describe : describe.skip;
+
+ifChromium('the console in a browser', () => {
+  let fleet: Fleet;
+  let profile: string;
+  let browser: BrowserContext;
+  let page: Page;
+  const faults: string[] = [];
+
+  beforeAll(async () => {
+    fleet = await Fleet.start({});
+    await fleet.converged(fleet.model.versionId);
+    profile = await mkdtemp(join(tmpdir(), 'matfleet-console-'));
+    browser = await chromium.launchPersistentContext(profile, {
+      executablePath: executablePath!,
+      headless: true,
+      viewport: { width: 1440, height: 900 },
+      args: [
+        '--no-sandbox',
+        '--disable-gpu',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+      ],
+    });
+    page = browser.pages()[0] ?? (await browser.newPage());
+    page.setDefaultTimeout(15_000);
+    page.on('pageerror', (error) => faults.push(String(error)));
+    page.on('console', (message) => message.text().includes('subscription') && faults.push(message.text()));
+  }, 180_000);
+
+  afterAll(async () => {
+    await browser?.close();
+    await fleet?.stop();
+    if (profile) await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+  }, 60_000);
+
+  const row = (name: string): Locator => page.locator(`[data-device="${name}"]`);
+
+  it('refuses a wrong key and keeps the right one out of reach of scripts', async () => {
+    await page.goto(fleet.controlPlane.httpUrl);
+    await page.getByLabel('API key').fill('not-a-key');
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByText('This key is not known here').waitFor();
+
+    const apiKey = (await readFile(fleet.controlPlane.apiKeyFile, 'utf8')).trim();
+    await page.getByLabel('API key').fill(apiKey);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByText('Live', { exact: true }).waitFor();
+    const cookie = (await browser.cookies()).find(({ name }) => name === 'matfleet_session');
+    expect({ httpOnly: cookie?.httpOnly, sameSite: cookie?.sameSite }).toEqual({ httpOnly: true, sameSite: 'Strict' });
+    const kept = await page.evaluate<string>('JSON.stringify([document.cookie, { ...localStorage }, { ...sessionStorage }])');
+    expect(kept).not.toContain(apiKey);
+    expect(kept).not.toContain(cookie!.value);
+  }, 60_000);
+
+  it('shows every device with its own slice and the reason that the control plane gave', async () => {
+    const slices = new Set<string>();
+    for (const { name } of boxes) {
+      const device = await fleet.api.device(name);
+      await row(name).getByText('online', { exact: true }).waitFor();
+      await row(name).getByText(device.desired!.reason).waitFor();
+      slices.add((await row(name).locator('[data-field="slice"]').textContent())!);
+    }
+    expect(slices.size).toBe(boxes.length);
+  }, 60_000);
+
+  it('explains a slice with every candidate, one of them chosen', async () => {
+    const device = await fleet.api.device('kiosk');
+    const [assignment] = await fleet.api.assignments(device.id);
+    await page.getByRole('button', { name: 'Why this slice on kiosk' }).click();
+    const candidates = page.getByRole('region', { name: 'Candidate slices' }).locator('tbody tr');
+    await candidates.first().waitFor();
+    expect(await candidates.count()).toBe(assignment!.explanation.candidates.length);
+    expect(await candidates.filter({ hasText: 'chosen' }).count()).toBe(1);
+    for (const { why } of assignment!.explanation.candidates) await candidates.filter({ hasText: why }).first().waitFor();
+    await page.keyboard.press('Escape');
+    await candidates.first().waitFor({ state: 'detached' });
+  }, 60_000);
+
+  it('sends an inference that only the largest device may answer, and names it with its slice', async () => {
+    const server = await fleet.api.device('server');
+    const { slices } = (await fleet.api.models()).find(({ id }) => id === fleet.model.versionId)!;
+    const best = slices.find(({ id }) => id === server.observed!.sliceId)!.quality!.value;
+    await page.getByLabel('Prompt').fill('drop the cold store to minus eighteen');
+    await page.getByLabel('Quality floor').fill(String(Math.floor(best * 1000) / 10));
+    await page.getByText('Met by server.').waitFor();
+    await page.getByRole('button', { name: 'Send' }).click();
+    const answer = page.locator('[data-inference]').first();
+    await answer.getByText('Answered', { exact: true }).waitFor({ timeout: 45_000 });
+    expect(await answer.locator('[data-field="answered-by"]').textContent()).toContain('server');
+    expect((await answer.locator('[data-field="answer"]').textContent())!.trim()).not.toBe('');
+    expect(await answer.locator('[data-attempt="succeeded"]').count()).toBe(1);
+  }, 90_000);
+
+  it('plots what was measured once a device has answered', async () => {
+    await row('server').locator('[data-plot="ttftMs"] [data-field="ttftMs"]').filter({ hasText: 'ms' }).waitFor({ timeout: 45_000 });
+    await row('server').locator('[data-plot="tokensPerSecond"] canvas').waitFor({ timeout: 45_000 });
+    await row('server')
+      .getByRole('img', { name: /Time to first token: .* over the last \d+ samples/ })
+      .waitFor();
+  }, 120_000);
+
+  it('follows an update to its end', async () => {
+    await page.getByLabel('Bring all devices to').click();
+    await page.getByRole('option').first().click();
+    await page.getByRole('button', { name: 'Push to 3 devices' }).click();
+    await page.getByText(/^Finished/).waitFor({ timeout: 45_000 });
+    await page.getByRole('img', { name: 'Update progress: 3 done' }).waitFor();
+  }, 90_000);
+
+  it('says that a device is gone, and that it came back', async () => {
+    await fleet.agent('gateway').stop();
+    await row('gateway')
+      .getByText(/^(suspect|offline)$/)
+      .waitFor({ timeout: 30_000 });
+    await fleet.agent('gateway').restart();
+    await row('gateway').getByText('online', { exact: true }).waitFor({ timeout: 60_000 });
+  }, 120_000);
+
+  it('has no sideways scrolling on a narrow screen', async () => {
+    await page.setViewportSize({ width: 390, height: 844 });
+    const widths = await page.evaluate<number[]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]');
+    await page.setViewportSize({ width: 1440, height: 900 });
+    expect(widths[0]!).toBeLessThanOrEqual(widths[1]!);
+  }, 30_000);
+
+  it('says when the control plane is away, and recovers by itself', async () => {
+    await fleet.controlPlane.stop();
+    await page.getByRole('alert').filter({ hasText: 'Connection lost.' }).waitFor({ timeout: 30_000 });
+    await fleet.controlPlane.restart();
+    await page.getByText('Live', { exact: true }).waitFor({ timeout: 60_000 });
+    for (const { name } of boxes) await row(name).getByText('online', { exact: true }).waitFor({ timeout: 60_000 });
+  }, 180_000);
+
+  it('signs out', async () => {
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByLabel('API key').waitFor();
+    expect((await browser.cookies()).find(({ name }) => name === 'matfleet_session')).toBeUndefined();
+    expect(faults).toEqual([]);
+  }, 30_000);
+});
