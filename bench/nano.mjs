@@ -1,6 +1,6 @@
 // Exact match, bytes and speed of every slice of nano, through libs/inference: what a device would answer, token by token. See README.md.
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -193,6 +193,7 @@ function widths(ffn) {
 
 /** The model's own table carries the int8 figures, the precision it is shipped in; other precisions only get a report. */
 async function writeResults({ model, precision }, table, { date, command, heldout, rows }, text) {
+  await mkdir(join(import.meta.dirname, 'results'), { recursive: true });
   await writeFile(join(import.meta.dirname, 'results', precision === 'int8' ? 'nano.md' : `nano-${precision}.md`), `${text}\n`);
   if (precision !== 'int8') return;
   const measured = new Map(rows.map((row) => [row.slice.id, row]));
