@@ -1,0 +1,273 @@
+import { firstSharedLayer, kvSource, type ModelConfig } from '@matfleet/model';
+import { bandName } from './import-chunks.js';
+import type { GraphBuilder, Value } from './graph-builder.js';
+import type { Weights } from './weights.js';
+
+// The forward pass of Gemma 3n's text decoder, written as an ONNX graph for one slice.
+// Reference: transformers modeling_gemma3n; a skipped layer passes the state on unchanged.
+//
+// Legend: S new positions · W wanted positions of them · T cached positions and S · n kept layers · A AltUp streams · D hidden
+//         P per-layer embedding · F FFN width · H query heads · K key/value heads · d head width · R LAuReL rank · V vocabulary
+//
+// What makes it Gemma 3n rather than a plain decoder: the state is A parallel streams (AltUp) of which only the first runs through a
+// layer; a low-rank side path beside attention (LAuReL); an embedding per layer and token (PLE); upper layers read lower layers' K/V;
+// the first FFNs keep only their largest gates. Layers from the first sharing one on write nothing that other positions read, so they
+// run on the wanted positions alone.
+
+export interface SliceShape {
+  readonly config: ModelConfig;
+  /** FFN width per original layer, 0 where skipped. */
+  readonly widths: readonly number[];
+  /** Per layer, the widths at which its bands end. */
+  readonly bandEdges: readonly (readonly number[])[];
+}
+
+export const keptLayers = ({ widths }: SliceShape): number[] => widths.flatMap((width, layer) => (width > 0 ? [layer] : []));
+
+/** Kept layers that own K/V, and what of it stays cached. */
+export const cachedLayers = (shape: SliceShape): { layer: number; sliding: boolean }[] =>
+  keptLayers(shape)
+    .filter((layer) => layer < firstSharedLayer(shape.config))
+    .map((layer) => ({ layer, sliding: shape.config.layerTypes[layer] === 'sliding_attention' }));
+
+/** Whole-number end of an ONNX Slice that means "to the end". */
+const END = 2 ** 31 - 1;
+
+/** Writes the graph. `trace` adds an output that counts the positions each sharing layer computes. */
+export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weights, trace = false): void {
+  const { config } = shape;
+  const { hiddenSize: D, hiddenSizePerLayerInput: P, altupNumInputs: A, headDim: d, numKeyValueHeads: K } = config;
+  const layers = keptLayers(shape);
+  const firstShared = firstSharedLayer(config);
+
+  const embeds = g.input('embeds', 'float32', [1, 'S', D]); // scaled by sqrt(D)
+  const pleRows = g.input('ple_rows', 'float32', [1, 'S', layers.length, P]); // scaled by sqrt(P)
+  const positions = g.input('positions', 'int64', ['S']);
+  const wanted = g.input('wanted', 'int64', ['W']);
+  const keyPositions = { full: g.input('key_positions_full', 'int64', ['Tf']), sliding: g.input('key_positions_sliding', 'int64', ['Ts']) };
+
+  const norm = (x: Value, name: string): Value => rmsNorm(g, x, name, weights.values(name), config.rmsNormEps);
+  const add = (x: Value, y: Value): Value => g.op('Add', [x, y]);
+  const mul = (x: Value, y: Value): Value => g.op('Mul', [x, y]);
+  const first = (streams: Value): Value => g.op('Gather', [streams, g.scalarInt(0)], { axis: 2 }); // (1, S, A, D) -> (1, S, D)
+  const asStream = (x: Value): Value => g.op('Unsqueeze', [x, g.ints(2)]); // (1, S, D) -> (1, S, 1, D)
+  const gelu = (x: Value): Value => g.op('Gelu', [x], { approximate: 'tanh' });
+  const atWanted = (x: Value, axis: number): Value => g.op('Gather', [x, wanted], { axis });
+
+  // 1. Per-layer embeddings: what the token says and what its place in the stream of embeddings says.
+  const context = weights.rows(g, embeds, layers.map((l) => `layers.${l}.per_layer_model_projection.weight`)); // (1, S, n·P)
+  const contextRows = g.op('Reshape', [mul(context, g.scalar(D ** -0.5)), g.ints(0, 0, layers.length, P)]);
+  let ple = mul(add(norm(contextRows, 'per_layer_projection_norm.weight'), pleRows), g.scalar(Math.SQRT1_2)); // (1, S, n, P)
+
+  // 2. AltUp: A streams of equal magnitude.
+  const streams = [embeds];
+  const magnitude = rms(g, embeds);
+  for (let i = 0; i < A - 1; i++) streams.push(rescale(g, weights.linear(g, embeds, `altup_projections.${i}.weight`), magnitude));
+  let state = g.op('Concat', streams.map(asStream), { axis: 2 }); // (1, S, A, D)
+
+  // 3. Rotary tables and masks, one of each per attention type.
+  const queries = g.op('Unsqueeze', [positions, g.ints(1)]); // (S, 1)
+  const causal = (keys: Value): Value => g.op('LessOrEqual', [g.op('Unsqueeze', [keys, g.ints(0)]), queries]); // (S, T)
+  const inWindow = g.op('Greater', [g.op('Unsqueeze', [keyPositions.sliding, g.ints(0)]), g.op('Sub', [queries, g.scalarInt(config.slidingWindow)])]);
+  let kinds: Record<'full' | 'sliding', AttentionKind> = {
+    full: { ...rotaryTables(g, positions, config.ropeThetaFull, d), mask: causal(keyPositions.full) },
+    sliding: { ...rotaryTables(g, positions, config.ropeThetaSliding, d), mask: g.op('And', [causal(keyPositions.sliding), inWindow]) },
+  };
+
+  // 4. The layers.
+  const present = new Map<number, { key: Value; value: Value }>();
+  const seen: Value[] = [];
+  let cut = false;
+  const cutToWanted = (): void => {
+    if (cut) return;
+    cut = true;
+    state = atWanted(state, 1);
+    ple = atWanted(ple, 1);
+    const cutKind = (kind: AttentionKind): AttentionKind => ({ cos: atWanted(kind.cos, 1), sin: atWanted(kind.sin, 1), mask: atWanted(kind.mask, 0) });
+    kinds = { full: cutKind(kinds.full), sliding: cutKind(kinds.sliding) };
+  };
+  layers.forEach((layer, index) => {
+    if (layer >= firstShared) cutToWanted();
+    state = decoderLayer(layer, index);
+  });
+  cutToWanted();
+
+  // 5. Merge the streams, then logits from the tied embedding.
+  const target = rms(g, first(state));
+  let sum = first(state);
+  for (let i = 0; i < A - 1; i++) {
+    const stream = g.op('Gather', [state, g.scalarInt(i + 1)], { axis: 2 });
+    sum = add(sum, rescale(g, weights.linear(g, stream, `altup_unembed_projections.${i}.weight`), target));
+  }
+  const z = norm(mul(sum, g.scalar(1 / A)), 'norm.weight'); // (1, W, D)
+  const cap = config.finalLogitSoftcapping;
+  const raw = weights.linear(g, z, 'embed_tokens.weight'); // (1, W, V)
+  g.output('logits', mul(g.op('Tanh', [mul(raw, g.scalar(1 / cap))]), g.scalar(cap)), 'float32', [1, 'W', config.vocabSize]);
+
+  // 6. The cache: everything on full layers, on sliding ones what the next position's window still sees.
+  for (const { layer, sliding } of cachedLayers(shape)) {
+    const { key, value } = present.get(layer)!;
+    const keep = config.slidingWindow > 1 ? -(config.slidingWindow - 1) : END;
+    const kept = (x: Value): Value => (sliding ? g.op('Slice', [x, g.ints(keep), g.ints(END), g.ints(2)]) : x);
+    g.output(`present.${layer}.key`, kept(key), 'float32', [1, K, `T${layer}`, d]);
+    g.output(`present.${layer}.value`, kept(value), 'float32', [1, K, `T${layer}`, d]);
+  }
+  if (trace && seen.length > 0) g.output('shared_positions', g.op('Concat', seen, { axis: 0 }), 'int64', [seen.length]);
+
+  /** (1, S, A, D) -> (1, S, A, D) */
+  function decoderLayer(layer: number, index: number): Value {
+    const of = (name: string): string => `layers.${layer}.${name}`;
+
+    // AltUp, predict: every stream from all of them, mixed by coefficients that the first stream chooses.
+    const toPrediction = clipped(of('altup.prediction_coefs.weight'));
+    const coefficients = g.contrib('FusedMatMul', [router(first(state)), g.floats(of('predict'), [A * A, A], toPrediction)], { transB: 1 });
+    const mixing = g.op('Reshape', [add(coefficients, g.floats('altup/identity', [A * A], identity(A))), g.ints(0, 0, A, A)]);
+    const predicted = g.op('MatMul', [mixing, state]); // S_i + Σ_j c[i][j] · S_j
+    const active = first(predicted); // (1, S, D)
+
+    // Attention and LAuReL, both on the normalised input.
+    const normed = norm(active, of('input_layernorm.weight'));
+    const lowRank = weights.linear(g, weights.linear(g, normed, of('laurel.linear_left.weight')), of('laurel.linear_right.weight'));
+    const laurel = add(normed, norm(lowRank, of('laurel.post_laurel_norm.weight')));
+    const attended = add(active, norm(attention(layer, normed), of('post_attention_layernorm.weight')));
+    const x = mul(add(attended, laurel), g.scalar(Math.SQRT1_2));
+
+    const y = feedForward(layer, norm(x, of('pre_feedforward_layernorm.weight')));
+    const activated = add(x, norm(y, of('post_feedforward_layernorm.weight')));
+
+    // AltUp, correct: the layer's news reaches every stream, each by its own share.
+    const toCorrection = g.floats(of('correct'), [A, A], clipped(of('altup.correction_coefs.weight')));
+    const shares = add(g.contrib('FusedMatMul', [router(activated), toCorrection], { transB: 1 }), g.scalar(1));
+    const news = asStream(g.op('Sub', [activated, active]));
+    const corrected = add(predicted, mul(g.op('Unsqueeze', [shares, g.ints(3)]), news)); // (1, S, A, D)
+
+    // PLE goes to the inactive streams only; the output scale shapes its gate and nothing else.
+    const scaled = mul(first(corrected), g.floats(of('altup.correct_output_scale'), [D], weights.values(of('altup.correct_output_scale'))));
+    const row = g.op('Gather', [ple, g.scalarInt(index)], { axis: 2 }); // (1, S, P)
+    const gated = mul(gelu(weights.linear(g, scaled, of('per_layer_input_gate.weight'))), row);
+    const injected = norm(weights.linear(g, gated, of('per_layer_projection.weight')), of('post_per_layer_input_norm.weight'));
+    return add(corrected, mul(asStream(injected), g.floats('altup/inactive', [A, 1], Float32Array.from({ length: A }, (_, i) => (i === 0 ? 0 : 1)))));
+
+    function router(stream: Value): Value {
+      // The router divides its normalised input by D; folded into the norm's weight.
+      const scale = weights.values(of('altup.router_norm.weight')).map((w) => w / D);
+      const input = rmsNorm(g, stream, of('altup.router_norm.weight'), scale, config.rmsNormEps);
+      const matrix = g.floats(of('altup.modality_router.weight'), [A, D], weights.values(of('altup.modality_router.weight')));
+      return g.op('Tanh', [g.contrib('FusedMatMul', [input, matrix], { transB: 1 })]);
+    }
+    function clipped(name: string): Float32Array {
+      return weights.values(name).map((c) => Math.max(-config.altupCoefClip, Math.min(config.altupCoefClip, c)));
+    }
+  }
+
+  /** (1, S, D) -> (1, S, D). Logits are not scaled: the q and k norms do that. */
+  function attention(layer: number, x: Value): Value {
+    const of = (name: string): string => `layers.${layer}.self_attn.${name}`;
+    const sliding = config.layerTypes[layer] === 'sliding_attention';
+    const { cos, sin, mask } = kinds[sliding ? 'sliding' : 'full'];
+    const heads = (y: Value, count: number): Value => g.op('Reshape', [y, g.ints(0, 0, count, d)]);
+    const headsFirst = (y: Value): Value => g.op('Transpose', [y], { perm: [0, 2, 1, 3] }); // (1, S, H, d) -> (1, H, S, d)
+    const rotate = (y: Value): Value => g.op('RotaryEmbedding', [y, cos, sin]);
+
+    const H = config.numAttentionHeads;
+    const query = rotate(headsFirst(norm(heads(weights.linear(g, x, of('q_proj.weight')), H), of('q_norm.weight'))));
+    let output: Value;
+    if (kvSource(config, layer) === layer) {
+      const key = rotate(headsFirst(norm(heads(weights.linear(g, x, of('k_proj.weight')), K), of('k_norm.weight'))));
+      const unscaled = rmsNorm(g, heads(weights.linear(g, x, of('v_proj.weight')), K), 'v_norm', new Float32Array(d).fill(1), config.rmsNormEps);
+      const value = headsFirst(unscaled);
+      const past = (kind: string): Value => g.input(`past.${layer}.${kind}`, 'float32', [1, K, `P${layer}`, d]);
+      const [y, presentKey, presentValue] = g.ops('Attention', [query, key, value, mask, past('key'), past('value')], 3, { scale: { float: 1 } }) as [Value, Value, Value];
+      present.set(layer, { key: presentKey, value: presentValue });
+      output = y;
+    } else {
+      const donor = present.get(kvSource(config, layer))!;
+      if (trace) seen.push(g.op('Shape', [query], { start: 2, end: 3 }));
+      output = g.op('Attention', [query, donor.key, donor.value, mask], { scale: { float: 1 } });
+    }
+    const joined = g.op('Reshape', [headsFirst(output), g.ints(0, 0, H * d)]);
+    return weights.linear(g, joined, of('o_proj.weight'));
+  }
+
+  /** (1, S, D) -> (1, S, D): a sum over the slice's bands. */
+  function feedForward(layer: number, x: Value): Value {
+    const starts = [0, ...shape.bandEdges[layer]!.filter((edge) => edge < shape.widths[layer]!)];
+    const bands = (name: string): string[] => starts.map((from) => bandName(`layers.${layer}.mlp.${name}_proj.weight`, from));
+    const sparsity = config.activationSparsityPattern[layer]!;
+    const F = shape.widths[layer]!;
+
+    // Small bands are joined inside the graph; large ones stay mapped and are summed.
+    if (['gate', 'up', 'down'].every((name) => weights.joinable(bands(name)))) {
+      const both = weights.rows(g, x, [...bands('gate'), ...bands('up')]);
+      const [gate, up] = g.ops('Split', [both, g.ints(F, F)], 2, { axis: -1 }) as [Value, Value];
+      return weights.joinedColumns(g, mul(gelu(sparsity > 0 ? topGates(gate, sparsity) : gate), up), bands('down'));
+    }
+    let gates = bands('gate').map((name) => weights.linear(g, x, name));
+    if (sparsity > 0) {
+      // The cutoff is a property of all active channels together, whatever bands they lie in.
+      const all = topGates(gates.length > 1 ? g.op('Concat', gates, { axis: -1 }) : gates[0]!, sparsity);
+      const widths = starts.map((from, i) => (starts[i + 1] ?? F) - from);
+      gates = gates.length > 1 ? g.ops('Split', [all, g.ints(...widths)], gates.length, { axis: -1 }) : [all];
+    }
+    const acts = bands('up').map((name, i) => mul(gelu(gates[i]!), weights.linear(g, x, name)));
+    return weights.columns(g, acts, bands('down'));
+  }
+
+  /** max(u − (mean + z·std), 0) over the channels; population deviation, z the normal quantile of the sparsity. */
+  function topGates(u: Value, sparsity: number): Value {
+    const mean = (y: Value): Value => g.op('ReduceMean', [y, g.ints(-1)], { keepdims: 1 });
+    const centred = g.op('Sub', [u, mean(u)]);
+    const deviation = g.op('Sqrt', [mean(mul(centred, centred))]);
+    return g.op('Relu', [g.op('Sub', [centred, mul(deviation, g.scalar(normalQuantile(sparsity)))])]);
+  }
+}
+
+interface AttentionKind {
+  /** (1, S, d / 2) */
+  readonly cos: Value;
+  readonly sin: Value;
+  /** (S, T), true where a query may look. */
+  readonly mask: Value;
+}
+
+function rmsNorm(g: GraphBuilder, x: Value, name: string, weight: Float32Array, epsilon: number): Value {
+  return g.op('SimplifiedLayerNormalization', [x, g.floats(name, [weight.length], weight)], { axis: -1, epsilon: { float: epsilon }, stash_type: 1 });
+}
+
+/** sqrt(mean(x²)) of each position, (1, S, D) -> (1, S, 1). */
+function rms(g: GraphBuilder, x: Value): Value {
+  return g.op('Sqrt', [g.op('ReduceMean', [g.op('Mul', [x, x]), g.ints(-1)], { keepdims: 1 })]);
+}
+
+/** Gives x the magnitude `target`, with a floor of 1e-5 on x's own mean square. */
+function rescale(g: GraphBuilder, x: Value, target: Value): Value {
+  const square = g.op('ReduceMean', [g.op('Mul', [x, x]), g.ints(-1)], { keepdims: 1 });
+  const own = g.op('Sqrt', [g.op('Max', [square, g.scalar(1e-5)])]);
+  return g.op('Mul', [x, g.op('Div', [target, own])]);
+}
+
+/** cos and sin of position · theta^(−2j/d), (1, S, d / 2) each. */
+function rotaryTables(g: GraphBuilder, positions: Value, theta: number, d: number): { cos: Value; sin: Value } {
+  const frequencies = Float32Array.from({ length: d / 2 }, (_, j) => theta ** ((-2 * j) / d));
+  const column = g.op('Unsqueeze', [g.op('Cast', [positions], { to: 1 }), g.ints(0, 2)]); // (1, S, 1)
+  const angles = g.op('Mul', [column, g.floats(`rope/${theta}`, [d / 2], frequencies)]);
+  return { cos: g.op('Cos', [angles]), sin: g.op('Sin', [angles]) };
+}
+
+const identity = (size: number): Float32Array => Float32Array.from({ length: size * size }, (_, i) => (i % (size + 1) === 0 ? 1 : 0));
+
+/** Φ⁻¹(p) by bisection on the error function's series; exact to double precision where sparsities lie. */
+export function normalQuantile(p: number): number {
+  const cdf = (x: number): number => {
+    let [term, sum] = [x, x];
+    for (let k = 1; Math.abs(term) > 1e-17 * Math.abs(sum) && k < 500; k++) sum += term = (term * x * x) / (2 * k + 1);
+    return 0.5 + (sum * Math.exp((-x * x) / 2)) / Math.sqrt(2 * Math.PI);
+  };
+  let [low, high] = [-8, 8];
+  for (let i = 0; i < 100; i++) {
+    const middle = (low + high) / 2;
+    if (cdf(middle) < p) low = middle;
+    else high = middle;
+  }
+  return (low + high) / 2;
+}

@@ -1,0 +1,47 @@
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+
+// The only importer of onnxruntime-node.
+
+export type { Tensor };
+export type Feeds = Record<string, Tensor>;
+
+export interface SessionOptions {
+  readonly threads: number;
+}
+
+/** Loads a graph from its bytes, or from a file whose external data lies beside it. */
+export async function createSession(graph: Uint8Array | string, { threads }: SessionOptions): Promise<Session> {
+  const options: InferenceSession.SessionOptions = {
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    executionMode: 'sequential',
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+    // Only the pages in use count against a small box, not an arena grown to the longest prompt.
+    enableCpuMemArena: true,
+  };
+  const session = typeof graph === 'string' ? await InferenceSession.create(graph, options) : await InferenceSession.create(graph, options);
+  return new Session(session);
+}
+
+/** A loaded graph. */
+export class Session {
+  constructor(private readonly session: InferenceSession) {}
+
+  get outputNames(): readonly string[] {
+    return this.session.outputNames;
+  }
+
+  async run(feeds: Feeds): Promise<Record<string, Tensor>> {
+    return (await this.session.run(feeds)) as Record<string, Tensor>;
+  }
+
+  async close(): Promise<void> {
+    await this.session.release();
+  }
+}
+
+export const float32 = (values: Float32Array, shape: readonly number[]): Tensor => new Tensor('float32', values, shape);
+export const int64 = (values: readonly number[]): Tensor => new Tensor('int64', BigInt64Array.from(values, BigInt), [values.length]);
+export const floatsOf = (tensor: Tensor): Float32Array => tensor.data as Float32Array;
+export const intsOf = (tensor: Tensor): number[] => Array.from(tensor.data as BigInt64Array, Number);
