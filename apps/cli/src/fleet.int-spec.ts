@@ -225,7 +225,9 @@ describe('fleet commands', () => {
     await new Promise((done) => closed.close(done));
     const { code, stdout } = await run('devices', '--json', '--server', url, '--api-key-file', join(dir, 'key'));
     expect([code, JSON.parse(stdout).error.code]).toEqual([1, 'unreachable']);
-    expect(JSON.parse(stdout).error.message).toMatch(`GET ${url}/api/v1/devices: no answer from the control plane: fetch failed: connect ECONNREFUSED`);
+    expect(JSON.parse(stdout).error.message).toMatch(
+      `GET ${url}/api/v1/devices: no answer from the control plane: fetch failed: connect ECONNREFUSED`,
+    );
   });
 });
 
