@@ -3,6 +3,7 @@ import { Fragment, useCallback, useEffect, useState, type ReactNode } from 'reac
 import { evaluateDevice, listAssignments } from '../api.js';
 import type { Assignment, Device, ModelVersion } from '../api-types.js';
 import { bytes, clock, shortVersion, significant } from '../format.js';
+import { Boundary } from './boundary.js';
 import { CandidateTable } from './candidate-table.js';
 import styles from './explanation-drawer.module.css';
 
@@ -23,7 +24,11 @@ export function ExplanationDrawer({ device, models, onClose }: Props) {
       title={device ? `Why this slice on ${device.name}` : ''}
       closeButtonProps={{ 'aria-label': 'Close' }}
     >
-      {device && <Explanation key={device.id} device={device} models={models} />}
+      {device && (
+        <Boundary key={device.id} what="The explanation">
+          <Explanation device={device} models={models} />
+        </Boundary>
+      )}
     </Drawer>
   );
 }

@@ -1,5 +1,6 @@
 import type { ReactNode } from 'react';
 import { useId } from 'react';
+import { Boundary } from './boundary.js';
 import styles from './panel.module.css';
 
 interface Props {
@@ -23,7 +24,9 @@ export function Panel({ title, anchor, aside, children, flush }: Props) {
         </h2>
         {aside}
       </div>
-      <div className={flush ? undefined : styles.body}>{children}</div>
+      <div className={flush ? undefined : styles.body}>
+        <Boundary what={title}>{children}</Boundary>
+      </div>
     </section>
   );
 }
