@@ -1,3 +1,8 @@
+export { openEngine } from './engine.js';
+export { openLogits } from './logits.js';
+export { importCheckpoint, readSliceTable } from './import.js';
+export { readManifest } from './package-dir.js';
+export type { SliceTable } from './import.js';
 export type {
   ChatMessage,
   Engine,
@@ -13,3 +18,4 @@ export type {
   SamplingOptions,
   TokenEvent,
 } from './engine-api.js';
+export { loadTokenizer, type Tokenizer } from './tokenizer.js';
