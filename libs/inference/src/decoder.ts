@@ -1,0 +1,106 @@
+import { randomUUID } from 'node:crypto';
+import { unlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type ModelConfig, type Slice } from '@matfleet/model';
+import { buildForward, cachedLayers, keptLayers, type SliceShape } from './gemma3n.js';
+import { GraphBuilder } from './graph-builder.js';
+import { KvCache } from './kv-cache.js';
+import { createSession, float32, floatsOf, int64, intsOf, type Session } from './onnx.js';
+import { PleStore } from './ple-store.js';
+import { TokenEmbedding } from './token-embedding.js';
+import { Weights, type WeightOptions } from './weights.js';
+
+export interface DecoderOptions extends WeightOptions {
+  readonly threads?: number;
+  readonly pleCacheRows?: number;
+  /** Let the graph count the positions that its sharing layers compute. */
+  readonly trace?: boolean;
+}
+
+const DEFAULT_PLE_CACHE_ROWS = 1024;
+/** Below this width one thread is faster than the hand-over between two. */
+const SINGLE_THREAD_HIDDEN = 1024;
+
+/** One slice, loaded: token ids in, logits out. */
+export class Decoder {
+  /** Positions each kept K/V-sharing layer computed in the latest pass; filled when opened with `trace`. */
+  sharedLayerPositions: readonly number[] = [];
+
+  private constructor(
+    readonly config: ModelConfig,
+    private readonly shape: SliceShape,
+    private readonly session: Session,
+    private readonly embedding: TokenEmbedding,
+    readonly ple: PleStore,
+  ) {}
+
+  /** `storeDir` holds `chunks/` with every chunk of the slice, verified. */
+  static async open(manifest: Manifest, storeDir: string, slice: Pick<Slice, 'ffn' | 'skip'>, options: DecoderOptions = {}): Promise<Decoder> {
+    const { config } = manifest;
+    const edges = bandEdges(manifest);
+    validateSlice(config, slice, edges);
+    const shape: SliceShape = { config, widths: sliceWidths(config, slice), bandEdges: edges };
+    const chunks = chunksOf(manifest, slice);
+    const g = new GraphBuilder();
+    const weights = new Weights(manifest, chunks, storeDir, options);
+    let session: Session;
+    try {
+      buildForward(g, shape, weights, options.trace);
+      const threads = options.threads ?? (config.hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : 2);
+      session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, threads);
+    } finally {
+      weights.close();
+    }
+    const ple = new PleStore(config, manifest.precision, chunks, storeDir, keptLayers(shape), options.pleCacheRows ?? DEFAULT_PLE_CACHE_ROWS);
+    return new Decoder(config, shape, session, new TokenEmbedding(config, chunks, storeDir), ple);
+  }
+
+  newCache(contextTokens: number): KvCache {
+    return new KvCache(this.config, cachedLayers(this.shape).map(({ layer }) => layer), contextTokens);
+  }
+
+  /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of each wanted position, indices into `tokenIds`. */
+  async forward(tokenIds: readonly number[], cache: KvCache, wanted: readonly number[]): Promise<Float32Array[]> {
+    const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
+    for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
+    const S = tokenIds.length;
+    const start = cache.length;
+    const end = start + S;
+    const results = await this.session.run({
+      embeds: float32(this.embedding.read(tokenIds), [1, S, D]),
+      ple_rows: float32(this.ple.read(tokenIds), [1, S, keptLayers(this.shape).length, P]),
+      positions: int64(range(start, end)),
+      wanted: int64(wanted),
+      ...this.keyPositions(start, end, cache),
+      ...cache.feeds(),
+    });
+    cache.advance(results, S);
+    if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
+    const logits = floatsOf(results['logits']!);
+    return wanted.map((_, i) => logits.subarray(i * V, (i + 1) * V)); // views
+  }
+
+  async close(): Promise<void> {
+    this.ple.close();
+    this.embedding.close();
+    await this.session.close();
+  }
+
+  private keyPositions(start: number, end: number, cache: KvCache) {
+    return { key_positions_full: int64(range(0, end)), key_positions_sliding: int64(range(start - cache.slidingLength, end)) };
+  }
+}
+
+const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
+
+/** External data is found relative to the graph's own folder, so the graph lies beside `chunks/` while it loads. */
+async function load(graph: Uint8Array, storeDir: string | undefined, threads: number): Promise<Session> {
+  if (!storeDir) return createSession(graph, { threads });
+  const path = join(storeDir, `.graph-${randomUUID()}.onnx`);
+  try {
+    await writeFile(path, graph);
+    return await createSession(path, { threads });
+  } finally {
+    await unlink(path).catch(() => undefined);
+  }
+}
