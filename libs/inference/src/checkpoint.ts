@@ -44,7 +44,6 @@ type TextConfig = z.infer<typeof TextConfig>;
 
 const MODEL_TYPES = ['gemma3n', 'gemma3n_text'];
 const PREFIXES = ['model.language_model.', 'language_model.model.', 'model.'];
-const END_OF_TURN_ID = 106;
 
 /** A Hugging Face checkpoint directory, opened for reading. Close it. */
 export interface Checkpoint {
@@ -126,8 +125,6 @@ function toModelConfig(text: TextConfig, path: string, eosTokenIds: number[]): M
   if (config.headDim % 2 !== 0) throw new Error(`${path}: head_dim ${config.headDim} is odd; rotary positions need pairs`);
   if (config.numAttentionHeads % config.numKeyValueHeads !== 0) throw new Error(`${path}: ${config.numAttentionHeads} heads do not share ${config.numKeyValueHeads} K/V heads evenly`);
   for (let layer = 0; layer < layers; layer++) kvSource(config, layer);
-  // Gemma's chat turns end with <end_of_turn>; a published generation_config.json lists it, a bare config does not.
-  if (config.vocabSize > 262_000 && !config.eosTokenIds.includes(END_OF_TURN_ID)) config.eosTokenIds.push(END_OF_TURN_ID);
   return config;
 }
 

@@ -3,10 +3,11 @@ import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { bandEdgesOf, fullSlice, Manifest, planesOf, publishedSlicesFor, Slice, validateSlice, type GoldenPrompt, type ModelConfig } from '@matfleet/model';
 import { z } from 'zod';
-import { openCheckpoint } from './checkpoint.js';
+import { openCheckpoint, type Checkpoint } from './checkpoint.js';
 import { openEngine } from './engine.js';
 import type { ImportOptions } from './engine-api.js';
 import { writeChunks } from './import-chunks.js';
+import { loadTokenizer } from './tokenizer.js';
 
 const DEFAULT_BLOCK = 64;
 const GOLDEN_TOKENS = 8;
@@ -41,7 +42,7 @@ export async function importCheckpoint(options: ImportOptions, { golden = true }
   const checkpoint = await openCheckpoint(source);
   const partial = `${out}.partial-${randomUUID()}`;
   try {
-    const { config } = checkpoint;
+    const config = { ...checkpoint.config, eosTokenIds: await stopIds(checkpoint) };
     const table = await slicesFor(options, config);
     const bandEdges = bandEdgesOf(config, table.slices);
     checkSlices(config, table.slices, bandEdges);
@@ -74,6 +75,14 @@ export async function importCheckpoint(options: ImportOptions, { golden = true }
   } finally {
     await checkpoint.tensors.close();
   }
+}
+
+/** The configured stop tokens, and the one that ends a chat turn where the tokenizer has it. */
+async function stopIds({ dir, config }: Checkpoint): Promise<number[]> {
+  const path = join(dir, 'tokenizer.json');
+  if (!(await exists(path))) return config.eosTokenIds;
+  const endOfTurn = loadTokenizer(JSON.parse(await readFile(path, 'utf8'))).idOf('<end_of_turn>');
+  return endOfTurn === undefined ? config.eosTokenIds : [...new Set([...config.eosTokenIds, endOfTurn])];
 }
 
 async function slicesFor(options: ImportOptions, config: ModelConfig): Promise<SliceTable> {
