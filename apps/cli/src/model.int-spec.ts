@@ -67,7 +67,10 @@ describe('usage', () => {
     expect([code, error.code]).toEqual([2, 'usage']);
     expect(error.message).toContain(message);
     expect(stderr).not.toBe('');
-    expect((await run(...args)).stdout).toBe('');
+  });
+
+  it('keeps stdout empty without --json when the command line is wrong', async () => {
+    expect(await run('model', 'logits', 'x', '--ids', '1,b')).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('--ids: "b"') });
   });
 
   it('prints help on stdout and exits with 0', async () => {

