@@ -37,12 +37,25 @@ export const registerLogits: Register = (model, { output }) => {
       const logits = await openLogits({ source, ...shapeOptions(options) });
       try {
         const rows = await logits.logits(ids, { ...(prefill && { prefill }), ...(options.last && { last: true }) });
-        output.result({ logits: rows.map((row) => Array.from(row)) }, (document) => document.logits.map((row) => row.join(' ')).join('\n'));
+        output.resultInPieces(
+          () => jsonOf(rows),
+          () => rows.map((row, i) => `${i > 0 ? '\n' : ''}${numbers(row).join(' ')}`),
+        );
       } finally {
         await logits.close();
       }
     });
 };
+
+/** Nine digits are enough to tell any two float32 apart. */
+const numbers = (row: Float32Array): number[] => Array.from(row, (value) => Number(value.toPrecision(9)));
+
+/** `{"logits":[[…],…]}`, a row at a time: with 262,400 tokens a row is 3 MB of text, and a string ends at 512 MB. */
+function* jsonOf(rows: readonly Float32Array[]): Generator<string> {
+  yield '{"logits":[';
+  for (const [i, row] of rows.entries()) yield `${i > 0 ? ',' : ''}${JSON.stringify(numbers(row))}`;
+  yield ']}';
+}
 
 function shapeOptions(options: LogitsOptions): Omit<OpenLogitsOptions, 'source'> {
   const shaped = options.ffn !== undefined || options.skip !== undefined;

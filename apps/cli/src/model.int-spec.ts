@@ -77,6 +77,7 @@ describe('usage', () => {
     const { code, stdout } = await run('model', 'logits', '--help');
     expect(code).toBe(0);
     expect(stdout).toContain('--prefill <n>');
+    expect((await json('model', 'logits', '--help')).document.help).toContain('--prefill <n>');
   });
 });
 

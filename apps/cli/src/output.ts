@@ -3,6 +3,8 @@ export interface Output {
   readonly json: boolean;
   /** The command's result: the document with --json, else the text that `human` makes of it. */
   result<T>(document: T, human: (document: T) => string): void;
+  /** The same for a document too long for one string: pieces of its JSON, or of the text for people. */
+  resultInPieces(json: () => Iterable<string>, human: () => Iterable<string>): void;
   /** Text as it is made, such as a streamed answer; nothing with --json. */
   stream(text: string): void;
   /** A remark beside the result. */
@@ -11,12 +13,20 @@ export interface Output {
 
 export function createOutput(json: boolean, stdout: NodeJS.WritableStream, stderr: NodeJS.WritableStream): Output {
   let printed = false;
+  const once = () => {
+    if (printed) throw new Error('a command has one result');
+    printed = true;
+  };
   return {
     json,
     result(document, human) {
-      if (printed) throw new Error('a command has one result');
-      printed = true;
+      once();
       stdout.write(json ? `${JSON.stringify(document)}\n` : `${human(document)}\n`);
+    },
+    resultInPieces(pieces, human) {
+      once();
+      for (const piece of json ? pieces() : human()) stdout.write(piece);
+      stdout.write('\n');
     },
     stream(text) {
       if (!json) stdout.write(text);

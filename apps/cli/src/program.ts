@@ -22,7 +22,7 @@ export function createProgram(context: Context): Command {
       .exitOverride()
       .configureHelp({ showGlobalOptions: true })
       .configureOutput({
-        writeOut: (text) => (context.output.json ? process.stderr : process.stdout).write(text),
+        writeOut: (text) => context.output.result({ help: text }, ({ help }) => help.trimEnd()),
         writeErr: (text) => process.stderr.write(text),
       });
   return program;
