@@ -16,7 +16,7 @@ const GOLDEN_CONTEXT_TOKENS = 128;
 const SliceTable = z.object({ slices: z.array(Slice).min(1), evaluation: Manifest.shape.evaluation });
 export type SliceTable = z.infer<typeof SliceTable>;
 
-/** Reads a slice table: `{ "slices": [{ id, name, ffn, skip, quality?, tasks? }], "evaluation"?: … }`. */
+/** Reads a slice table: `{ "slices": [{ id, name, ffn, skip, quality?, tasks? }], "evaluation"?: … }`, or the list of slices alone. */
 export async function readSliceTable(path: string): Promise<SliceTable> {
   let json: unknown;
   try {
@@ -24,7 +24,7 @@ export async function readSliceTable(path: string): Promise<SliceTable> {
   } catch (cause) {
     throw new Error(`slice table ${path} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
   }
-  const parsed = SliceTable.safeParse(json);
+  const parsed = SliceTable.safeParse(Array.isArray(json) ? { slices: json } : json);
   if (!parsed.success) throw new Error(`slice table ${path}: ${z.prettifyError(parsed.error)}`);
   return parsed.data;
 }

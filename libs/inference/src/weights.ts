@@ -22,13 +22,15 @@ interface Matrix {
 export interface WeightOptions {
   /** Matrices from this size on stay in their chunks and are mapped; smaller ones are copied into the graph and may be joined. */
   readonly mappedFromBytes?: number;
-  /** How quantised products are computed: `int8` rounds activations too (fast), `float32` is exact. */
+  /** How quantised products are computed: `int8` rounds activations too, `float32` does not. By default only wide models round: they gain most. */
   readonly activations?: 'int8' | 'float32';
   /** Replace quantised matrices by the float32 ones they stand for. */
   readonly dequantized?: boolean;
 }
 
+/** MatMulNBits' accuracy levels. */
 const LEVEL = { float32: 1, int8: 4 };
+const ROUNDED_FROM_HIDDEN = 1024;
 
 /** Weights of a package as graph values. Knows where they lie and how they are quantised; the forward pass does not. */
 export class Weights {
@@ -130,13 +132,46 @@ export class Weights {
   }
 
   private quantized(g: GraphBuilder, x: Value, name: string, matrix: Matrix, values: Uint8Array, scales: Float32Array): Value {
+    if (matrix.bits === 8 && this.activations === 'float32') return this.twoHalves(g, x, name, matrix, values, scales);
     const blocks = Math.ceil(matrix.K / matrix.block!);
     const weight = g.bytesConstant(name, [matrix.N, blocks, (matrix.block! * matrix.bits!) / 8], values);
     return this.matMulNBits(g, x, weight, g.floats(`${name}.scales`, [scales.length], scales), matrix);
   }
 
-  private matMulNBits(g: GraphBuilder, x: Value, weight: Value, scales: Value, { N, K, block, bits }: Matrix): Value {
-    return g.contrib('MatMulNBits', [x, weight, scales], { K, N, bits: bits!, block_size: block!, accuracy_level: LEVEL[this.options.activations ?? 'int8'] });
+  private matMulNBits(g: GraphBuilder, x: Value, weight: Value, scales: Value, { N, K, block, bits }: Matrix, zeroPoints?: Value): Value {
+    const inputs = zeroPoints === undefined ? [x, weight, scales] : [x, weight, scales, zeroPoints];
+    return g.contrib('MatMulNBits', inputs, { K, N, bits: bits!, block_size: block!, accuracy_level: LEVEL[this.activations] });
+  }
+
+  /**
+   * ONNX Runtime has no fast 8-bit product with float32 activations, but a 4-bit one: a byte is 16 · high + low, so the high halves (zero at 8)
+   * and the low halves (zero at 0) are two 4-bit matrices of the same total size, one below the other.
+   */
+  private twoHalves(g: GraphBuilder, x: Value, name: string, matrix: Matrix, values: Uint8Array, scales: Float32Array): Value {
+    const [N, blocks, block] = [matrix.N, Math.ceil(matrix.K / matrix.block!), matrix.block!];
+    const halves = new Uint8Array(values.length);
+    const low = values.length / 2;
+    for (let i = 0; i < low; i++) {
+      const [even, odd] = [values[2 * i]!, values[2 * i + 1]!];
+      halves[i] = (even >> 4) | (odd & 0xf0);
+      halves[low + i] = (even & 0x0f) | ((odd & 0x0f) << 4);
+    }
+    const zeroBytes = N * Math.ceil(blocks / 2);
+    const zeros = new Uint8Array(2 * zeroBytes).fill(0x88, 0, zeroBytes);
+    const both = this.matMulNBits(
+      g,
+      x,
+      g.bytesConstant(`${name}/halves`, [2 * N, blocks, block / 2], halves),
+      g.floats(`${name}/halves.scales`, [2 * scales.length], concatFloats([scales.map((s) => s * 16), scales])),
+      { N: 2 * N, K: matrix.K, block, bits: 4 },
+      g.bytesConstant(`${name}/halves.zeros`, [zeros.length], zeros),
+    );
+    const [y, rest] = g.ops('Split', [both, g.ints(N, N)], 2, { axis: -1 }) as [Value, Value];
+    return g.op('Add', [y, rest]);
+  }
+
+  private get activations(): 'int8' | 'float32' {
+    return this.options.activations ?? (this.config.hiddenSize < ROUNDED_FROM_HIDDEN ? 'float32' : 'int8');
   }
 
   private external(g: GraphBuilder, name: string): Value {
