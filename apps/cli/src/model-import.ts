@@ -1,12 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import type { ImportProgress } from '@matfleet/inference';
-import { Manifest, Slice } from '@matfleet/model';
 import { SingleBar } from 'cli-progress';
 import { Option } from 'commander';
-import { z } from 'zod';
 import { parseWhole } from './arguments.js';
 import type { Register } from './command.js';
-import { Failure, UsageFailure } from './failure.js';
+import { UsageFailure } from './failure.js';
 import type { Output } from './output.js';
 import { inspection, renderInspection } from './model-inspect.js';
 import { readPackage } from './package-dir.js';
@@ -27,10 +24,10 @@ export const registerImport: Register = (model, { output, signal }) => {
     .action(async (source: string, options: { out: string; precision: 'fp32' | 'int8' | 'int4'; block?: string; slices?: string; name?: string }) => {
       const block = options.block === undefined ? undefined : parseWhole('--block', options.block, 1);
       if (block !== undefined && options.precision === 'fp32') throw new UsageFailure('--block: fp32 weights have no quantisation block');
+      const { importCheckpoint, readSliceTable } = await import('@matfleet/inference');
       const table = options.slices === undefined ? undefined : await readSliceTable(options.slices);
       const progress = showProgress(output);
       try {
-        const { importCheckpoint } = await import('@matfleet/inference');
         await importCheckpoint({
           source,
           out: options.out,
@@ -47,25 +44,6 @@ export const registerImport: Register = (model, { output, signal }) => {
       output.result(inspection(await readPackage(options.out)), (document) => `${options.out}\n${renderInspection(document)}`);
     });
 };
-
-const SliceTable = z.object({ slices: z.array(Slice).min(1), evaluation: Manifest.shape.evaluation });
-
-/** Reads `--slices`: a list of slices, or an object with more beside it. Unknown fields are ignored. */
-async function readSliceTable(path: string): Promise<z.infer<typeof SliceTable>> {
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(path, 'utf8'));
-  } catch (cause) {
-    throw new Failure('bad-slices', `--slices ${path} cannot be read as JSON`, { cause });
-  }
-  const table = SliceTable.safeParse(Array.isArray(json) ? { slices: json } : json);
-  if (!table.success)
-    throw new Failure(
-      'bad-slices',
-      `--slices ${path}: expected a list of slices, or an object with a list named slices\n${z.prettifyError(table.error)}`,
-    );
-  return table.data;
-}
 
 /** A bar on a terminal, else one line a step, on stderr. */
 function showProgress(output: Output): { update: (progress: ImportProgress) => void; stop: () => void } {
