@@ -49,16 +49,16 @@ export function nests(a: Shape, b: Shape): boolean {
 /** The whole model as a slice. */
 export const fullSlice = (config: Pick<ModelConfig, 'intermediateSize'>): Slice => ({ id: 'full', name: 'Full model', ffn: [...config.intermediateSize], skip: [] });
 
-/** Widths at which each layer must be cut so that every slice of the table (and the whole model) can be assembled, ascending. */
+/** Widths at which each layer is cut, ascending: any width of the table at any layer, so that slices outside the table can be mixed too. */
 export function bandEdgesOf(config: ModelConfig, slices: readonly Shape[]): number[][] {
-  const edges = config.intermediateSize.map((width) => new Set([width]));
+  const edges = new Set<number>();
   for (const slice of slices)
     sliceWidths(config, slice).forEach((width, layer) => {
       const full = config.intermediateSize[layer]!;
       if (width > full) throw new Error(`FFN width ${width} of layer ${layer} exceeds the model's ${full}`);
-      if (width > 0) edges[layer]!.add(width);
+      if (width > 0) edges.add(width);
     });
-  return edges.map((set) => [...set].sort((a, b) => a - b));
+  return config.intermediateSize.map((full) => [...new Set([...edges, full])].filter((width) => width <= full).sort((a, b) => a - b));
 }
 
 /** Layers grouped by the slices that skip them, so that a slice without some layers does not carry their embedding columns. */
