@@ -31,6 +31,7 @@ export class Connection {
   constructor(
     private readonly url: string,
     private readonly onState: (state: ConnectionState) => void,
+    private readonly silence = { pingEveryMs: 10_000, pongWithinMs: 5_000 },
   ) {
     void this.#run();
   }
@@ -77,13 +78,13 @@ export class Connection {
         lazy: false,
         retryAttempts: 0,
         connectionAckWaitTimeout: 10_000,
-        // A half-open socket shows as a missing pong: the peer answers each ping, and five seconds of silence after one end the session.
-        keepAlive: 10_000,
+        // A half-open socket shows as a missing pong: the peer answers each ping, and silence after one ends the session.
+        keepAlive: this.silence.pingEveryMs,
         onNonLazyError: () => resolve(),
       });
       let pongTimer: ReturnType<typeof setTimeout> | undefined;
       client.on('ping', (received) => {
-        if (!received) pongTimer = setTimeout(() => client.terminate(), 5_000);
+        if (!received) pongTimer = setTimeout(() => client.terminate(), this.silence.pongWithinMs);
       });
       client.on('pong', (received) => {
         if (received) clearTimeout(pongTimer);
