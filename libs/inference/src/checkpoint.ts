@@ -77,12 +77,19 @@ export async function readModelConfig(dir: string): Promise<ModelConfig> {
   const raw = (file['text_config'] ?? file) as Record<string, unknown>;
   const type = raw['model_type'] ?? file['model_type'];
   if (!MODEL_TYPES.includes(String(type)) || !MODEL_TYPES.includes(String(file['model_type'])))
-    throw new Error(`${path}: model_type ${JSON.stringify(file['model_type'])}${raw === file ? '' : ` with text ${JSON.stringify(type)}`} is not supported; ${MODEL_TYPES.join(' and ')} are`);
-  if ((file['tie_word_embeddings'] ?? raw['tie_word_embeddings'] ?? true) !== true) throw new Error(`${path}: untied word embeddings are not supported`);
+    throw new Error(
+      `${path}: model_type ${JSON.stringify(file['model_type'])}${raw === file ? '' : ` with text ${JSON.stringify(type)}`} is not supported; ${MODEL_TYPES.join(' and ')} are`,
+    );
+  if ((file['tie_word_embeddings'] ?? raw['tie_word_embeddings'] ?? true) !== true)
+    throw new Error(`${path}: untied word embeddings are not supported`);
   const parsed = TextConfig.safeParse(raw);
   if (!parsed.success) throw new Error(`${path}: ${z.prettifyError(parsed.error)}`);
   const generation = ((await readJson(join(dir, 'generation_config.json'))) ?? {}) as { eos_token_id?: number | number[] };
-  const config = toModelConfig(parsed.data, path, [generation.eos_token_id ?? [], parsed.data.eos_token_id ?? (file['eos_token_id'] as number | number[]) ?? [1]].flat());
+  const config = toModelConfig(
+    parsed.data,
+    path,
+    [generation.eos_token_id ?? [], parsed.data.eos_token_id ?? (file['eos_token_id'] as number | number[]) ?? [1]].flat(),
+  );
   return ModelConfig.parse(config);
 }
 
@@ -121,9 +128,11 @@ function toModelConfig(text: TextConfig, path: string, eosTokenIds: number[]): M
     bosTokenId: text.bos_token_id ?? 2,
     eosTokenIds: [...new Set(eosTokenIds)],
   };
-  if (config.numKvSharedLayers >= layers) throw new Error(`${path}: num_kv_shared_layers ${config.numKvSharedLayers} leaves none of ${layers} layers with K/V`);
+  if (config.numKvSharedLayers >= layers)
+    throw new Error(`${path}: num_kv_shared_layers ${config.numKvSharedLayers} leaves none of ${layers} layers with K/V`);
   if (config.headDim % 2 !== 0) throw new Error(`${path}: head_dim ${config.headDim} is odd; rotary positions need pairs`);
-  if (config.numAttentionHeads % config.numKeyValueHeads !== 0) throw new Error(`${path}: ${config.numAttentionHeads} heads do not share ${config.numKeyValueHeads} K/V heads evenly`);
+  if (config.numAttentionHeads % config.numKeyValueHeads !== 0)
+    throw new Error(`${path}: ${config.numAttentionHeads} heads do not share ${config.numKeyValueHeads} K/V heads evenly`);
   for (let layer = 0; layer < layers; layer++) kvSource(config, layer);
   return config;
 }
@@ -166,7 +175,8 @@ export function expectedTensors(config: ModelConfig): [name: string, shape: numb
       ['per_layer_input_gate.weight', [P, D]],
       ['per_layer_projection.weight', [D, P]],
     ];
-    if (kvSource(config, l) === l) layer.push(['self_attn.k_proj.weight', [kv, D]], ['self_attn.v_proj.weight', [kv, D]], ['self_attn.k_norm.weight', [d]]);
+    if (kvSource(config, l) === l)
+      layer.push(['self_attn.k_proj.weight', [kv, D]], ['self_attn.v_proj.weight', [kv, D]], ['self_attn.k_norm.weight', [d]]);
     list.push(...layer.map(([name, shape]): [string, number[]] => [`layers.${l}.${name}`, shape]));
   }
   return list;

@@ -55,7 +55,8 @@ export class ChunkWriter {
     const id = this.hash.digest('hex');
     const last = this.tensors.at(-1);
     const { size } = await stat(this.temporary);
-    if (last && last.offset + last.bytes !== size) throw new Error(`tensor ${last.name}: ${size - last.offset} bytes written, ${last.bytes} announced`);
+    if (last && last.offset + last.bytes !== size)
+      throw new Error(`tensor ${last.name}: ${size - last.offset} bytes written, ${last.bytes} announced`);
     await rename(this.temporary, join(this.dir, id));
     return { id, bytes: this.position, part: this.part, tensors: this.tensors };
   }

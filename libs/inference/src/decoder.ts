@@ -56,7 +56,11 @@ export class Decoder {
   }
 
   newCache(contextTokens: number): KvCache {
-    return new KvCache(this.config, cachedLayers(this.shape).map(({ layer }) => layer), contextTokens);
+    return new KvCache(
+      this.config,
+      cachedLayers(this.shape).map(({ layer }) => layer),
+      contextTokens,
+    );
   }
 
   /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of each wanted position, indices into `tokenIds`. */

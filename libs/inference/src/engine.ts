@@ -56,7 +56,14 @@ class SliceEngine implements Engine {
       this.cache = this.decoder.newCache(this.contextTokens);
       const tokenizer = this.tokenizer;
       const silent = { push: () => '', end: () => '' };
-      return yield* generate(this.decoder, this.cache, promptIds, options, prefillChunkTokens(this.decoder.config), () => tokenizer?.textStream() ?? silent);
+      return yield* generate(
+        this.decoder,
+        this.cache,
+        promptIds,
+        options,
+        prefillChunkTokens(this.decoder.config),
+        () => tokenizer?.textStream() ?? silent,
+      );
     } finally {
       this.busy = false;
       this.cache = undefined;
@@ -77,5 +84,5 @@ class SliceEngine implements Engine {
 
 async function readTokenizer(manifest: Manifest, storeDir: string): Promise<Tokenizer | undefined> {
   const chunk = manifest.chunks.find(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
-  return chunk && loadTokenizer(JSON.parse(await readFile(join(storeDir, 'chunks', chunk.id), 'utf8')));
+  return chunk && loadTokenizer(await readFile(join(storeDir, 'chunks', chunk.id)));
 }

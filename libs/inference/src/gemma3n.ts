@@ -55,7 +55,11 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   const atWanted = (x: Value, axis: number): Value => g.op('Gather', [x, wanted], { axis });
 
   // 1. Per-layer embeddings: what the token says and what its place in the stream of embeddings says.
-  const context = weights.rows(g, embeds, layers.map((l) => `layers.${l}.per_layer_model_projection.weight`)); // (1, S, n·P)
+  const context = weights.rows(
+    g,
+    embeds,
+    layers.map((l) => `layers.${l}.per_layer_model_projection.weight`),
+  ); // (1, S, n·P)
   const contextRows = g.op('Reshape', [mul(context, g.scalar(D ** -0.5)), g.ints(0, 0, layers.length, P)]);
   let ple = mul(add(norm(contextRows, 'per_layer_projection_norm.weight'), pleRows), g.scalar(Math.SQRT1_2)); // (1, S, n, P)
 
@@ -83,7 +87,11 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     cut = true;
     state = atWanted(state, 1);
     ple = atWanted(ple, 1);
-    const cutKind = (kind: AttentionKind): AttentionKind => ({ cos: atWanted(kind.cos, 1), sin: atWanted(kind.sin, 1), mask: atWanted(kind.mask, 0) });
+    const cutKind = (kind: AttentionKind): AttentionKind => ({
+      cos: atWanted(kind.cos, 1),
+      sin: atWanted(kind.sin, 1),
+      mask: atWanted(kind.mask, 0),
+    });
     kinds = { full: cutKind(kinds.full), sliding: cutKind(kinds.sliding) };
   };
   layers.forEach((layer, index) => {
@@ -146,7 +154,17 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     const row = g.op('Gather', [ple, g.scalarInt(index)], { axis: 2 }); // (1, S, P)
     const gated = mul(gelu(weights.linear(g, scaled, of('per_layer_input_gate.weight'))), row);
     const injected = norm(weights.linear(g, gated, of('per_layer_projection.weight')), of('post_per_layer_input_norm.weight'));
-    return add(corrected, mul(asStream(injected), g.floats('altup/inactive', [A, 1], Float32Array.from({ length: A }, (_, i) => (i === 0 ? 0 : 1)))));
+    return add(
+      corrected,
+      mul(
+        asStream(injected),
+        g.floats(
+          'altup/inactive',
+          [A, 1],
+          Float32Array.from({ length: A }, (_, i) => (i === 0 ? 0 : 1)),
+        ),
+      ),
+    );
 
     function router(stream: Value): Value {
       // The router divides its normalised input by D; folded into the norm's weight.
@@ -177,7 +195,11 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
       const unscaled = rmsNorm(g, heads(weights.linear(g, x, of('v_proj.weight')), K), 'v_norm', new Float32Array(d).fill(1), config.rmsNormEps);
       const value = headsFirst(unscaled);
       const past = (kind: string): Value => g.input(`past.${layer}.${kind}`, 'float32', [1, K, `P${layer}`, d]);
-      const [y, presentKey, presentValue] = g.ops('Attention', [query, key, value, mask, past('key'), past('value')], 3, { scale: { float: 1 } }) as [Value, Value, Value];
+      const [y, presentKey, presentValue] = g.ops('Attention', [query, key, value, mask, past('key'), past('value')], 3, { scale: { float: 1 } }) as [
+        Value,
+        Value,
+        Value,
+      ];
       present.set(layer, { key: presentKey, value: presentValue });
       output = y;
     } else {

@@ -72,5 +72,6 @@ const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 function checkPrompt(promptIds: readonly number[], config: Manifest['config'], contextTokens: number): void {
   if (promptIds.length === 0) throw new Error('the prompt is empty');
   if (promptIds.length > contextTokens) throw new Error(`the prompt has ${promptIds.length} tokens, the context holds ${contextTokens}`);
-  for (const id of promptIds) if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) throw new Error(`token id ${id} is outside the vocabulary of ${config.vocabSize}`);
+  for (const id of promptIds)
+    if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) throw new Error(`token id ${id} is outside the vocabulary of ${config.vocabSize}`);
 }

@@ -112,13 +112,21 @@ export class GraphBuilder {
       input: this.inputs,
       output: this.outputs,
     });
-    const model = create(ModelProtoSchema, { irVersion: IR_VERSION, producerName: 'matfleet', graph, opsetImport: [opset('', OPSET), opset(CONTRIB, 1n)] });
+    const model = create(ModelProtoSchema, {
+      irVersion: IR_VERSION,
+      producerName: 'matfleet',
+      graph,
+      opsetImport: [opset('', OPSET), opset(CONTRIB, 1n)],
+    });
     return toBinary(ModelProtoSchema, model);
   }
 
   private inline(name: string, type: ElementType, shape: number[], rawData: Uint8Array): Value {
     if (!this.initializers.has(name))
-      this.initializers.set(name, create(TensorProtoSchema, { name, dataType: ELEMENT_TYPE[type], dims: shape.map(BigInt), rawData: new Uint8Array(rawData) }));
+      this.initializers.set(
+        name,
+        create(TensorProtoSchema, { name, dataType: ELEMENT_TYPE[type], dims: shape.map(BigInt), rawData: new Uint8Array(rawData) }),
+      );
     return name;
   }
 
@@ -141,7 +149,9 @@ function attribute([name, value]: [string, Attributes[string]]): AttributeProto 
 
 function valueInfo(name: string, type: ElementType, shape: (number | string)[]): ValueInfoProto {
   const dim = shape.map((d) =>
-    create(TensorShapeProto_DimensionSchema, { value: typeof d === 'number' ? { case: 'dimValue', value: BigInt(d) } : { case: 'dimParam', value: d } }),
+    create(TensorShapeProto_DimensionSchema, {
+      value: typeof d === 'number' ? { case: 'dimValue', value: BigInt(d) } : { case: 'dimParam', value: d },
+    }),
   );
   const tensor = create(TypeProto_TensorSchema, { elemType: ELEMENT_TYPE[type], shape: create(TensorShapeProtoSchema, { dim }) });
   return create(ValueInfoProtoSchema, { name, type: create(TypeProtoSchema, { value: { case: 'tensorType', value: tensor } }) });

@@ -24,7 +24,13 @@ const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json'];
 const bitsOf = (precision: Precision): Bits | undefined => (precision.kind === 'fp32' ? undefined : precision.kind === 'int8' ? 8 : 4);
 
 /** Reads the checkpoint tensor by tensor and writes it as chunks: cut into bands and planes, quantised. */
-export async function writeChunks(checkpoint: Checkpoint, plan: ChunkPlan, dir: string, onProgress: (p: ImportProgress) => void, signal?: AbortSignal): Promise<Chunk[]> {
+export async function writeChunks(
+  checkpoint: Checkpoint,
+  plan: ChunkPlan,
+  dir: string,
+  onProgress: (p: ImportProgress) => void,
+  signal?: AbortSignal,
+): Promise<Chunk[]> {
   const { config, tensors, stored } = checkpoint;
   const D = config.hiddenSize;
   const P = config.hiddenSizePerLayerInput;
@@ -43,7 +49,8 @@ export async function writeChunks(checkpoint: Checkpoint, plan: ChunkPlan, dir: 
       throw error;
     }
   };
-  const vector = async (writer: ChunkWriter, name: string): Promise<void> => writer.add({ name, dtype: 'float32', shape: [...tensors.shape(stored(name))] }, await tensors.read(stored(name)));
+  const vector = async (writer: ChunkWriter, name: string): Promise<void> =>
+    writer.add({ name, dtype: 'float32', shape: [...tensors.shape(stored(name))] }, await tensors.read(stored(name)));
   const matrix = async (writer: ChunkWriter, name: string, values: Float32Array, N: number, K: number, exact = false): Promise<void> => {
     const block = bits && blockFor(requested, K, exact);
     if (!bits || !block) return writer.add({ name, dtype: 'float32', shape: [N, K] }, values);
@@ -82,7 +89,8 @@ export async function writeChunks(checkpoint: Checkpoint, plan: ChunkPlan, dir: 
 
   await chunk({ kind: 'core' }, async (writer) => {
     for (const name of ['per_layer_projection_norm.weight', 'norm.weight']) await vector(writer, name);
-    for (let i = 0; i < config.altupNumInputs - 1; i++) for (const name of [`altup_projections.${i}.weight`, `altup_unembed_projections.${i}.weight`]) await whole(writer, name);
+    for (let i = 0; i < config.altupNumInputs - 1; i++)
+      for (const name of [`altup_projections.${i}.weight`, `altup_unembed_projections.${i}.weight`]) await whole(writer, name);
   });
 
   for (let layer = 0; layer < config.numHiddenLayers; layer++) {
@@ -103,7 +111,8 @@ export async function writeChunks(checkpoint: Checkpoint, plan: ChunkPlan, dir: 
     for (const to of plan.bandEdges[layer]!) {
       const width = to - from;
       await chunk({ kind: 'band', layer, from, to }, async (writer) => {
-        for (const name of ['mlp.gate_proj.weight', 'mlp.up_proj.weight']) await matrix(writer, bandName(of(name), from), await tensors.readRows(stored(of(name)), from, to), width, D);
+        for (const name of ['mlp.gate_proj.weight', 'mlp.up_proj.weight'])
+          await matrix(writer, bandName(of(name), from), await tensors.readRows(stored(of(name)), from, to), width, D);
         const columns = new Float32Array(D * width);
         for (let row = 0; row < D; row++) columns.set(down.subarray(row * F + from, row * F + to), row * width);
         await matrix(writer, bandName(of('mlp.down_proj.weight'), from), columns, D, width, true);
@@ -131,7 +140,13 @@ export async function writeChunks(checkpoint: Checkpoint, plan: ChunkPlan, dir: 
       const toRow = Math.min(V, fromRow + rowsPerChunk);
       await chunk({ kind: 'plane', layers: [...layers], fromRow, toRow }, async (writer) => {
         const shape = [toRow - fromRow, bits ? bytesPerRow : layers.length * P];
-        await writer.begin({ name, dtype: bits ? 'uint8' : 'float32', shape, bytes: (toRow - fromRow) * bytesPerRow, ...(bits ? { block: format.block } : {}) });
+        await writer.begin({
+          name,
+          dtype: bits ? 'uint8' : 'float32',
+          shape,
+          bytes: (toRow - fromRow) * bytesPerRow,
+          ...(bits ? { block: format.block } : {}),
+        });
         for (let row = fromRow; row < toRow; row += rowsPerPiece) {
           signal?.throwIfAborted();
           onProgress({ step: 'embeddings', done: row, total: V });
@@ -140,7 +155,9 @@ export async function writeChunks(checkpoint: Checkpoint, plan: ChunkPlan, dir: 
           const out = new Uint8Array((to - row) * bytesPerRow);
           const line = new Float32Array(layers.length * P);
           for (let r = 0; r < to - row; r++) {
-            layers.forEach((layer, i) => line.set(table.subarray((r * config.numHiddenLayers + layer) * P, (r * config.numHiddenLayers + layer + 1) * P), i * P));
+            layers.forEach((layer, i) =>
+              line.set(table.subarray((r * config.numHiddenLayers + layer) * P, (r * config.numHiddenLayers + layer + 1) * P), i * P),
+            );
             encodeRow(format, line, out, r * bytesPerRow);
           }
           await writer.append(out);
@@ -167,4 +184,11 @@ const VECTORS = [
   'altup.modality_router.weight',
   'altup.router_norm.weight',
 ];
-const MATRICES = ['self_attn.q_proj.weight', 'self_attn.o_proj.weight', 'laurel.linear_left.weight', 'laurel.linear_right.weight', 'per_layer_input_gate.weight', 'per_layer_projection.weight'];
+const MATRICES = [
+  'self_attn.q_proj.weight',
+  'self_attn.o_proj.weight',
+  'laurel.linear_left.weight',
+  'laurel.linear_right.weight',
+  'per_layer_input_gate.weight',
+  'per_layer_projection.weight',
+];

@@ -1,7 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { bandEdgesOf, fullSlice, Manifest, planesOf, publishedSlicesFor, Slice, validateSlice, type GoldenPrompt, type ModelConfig } from '@matfleet/model';
+import {
+  bandEdgesOf,
+  fullSlice,
+  Manifest,
+  planesOf,
+  publishedSlicesFor,
+  Slice,
+  validateSlice,
+  type GoldenPrompt,
+  type ModelConfig,
+} from '@matfleet/model';
 import { z } from 'zod';
 import { openCheckpoint, type Checkpoint } from './checkpoint.js';
 import { openEngine } from './engine.js';
@@ -38,7 +48,8 @@ export async function importCheckpoint(options: ImportOptions, { golden = true }
   const out = resolve(options.out);
   if (await exists(out)) throw new Error(`${out} already exists`);
   const block = precision === 'fp32' ? null : (options.block ?? DEFAULT_BLOCK);
-  if (block !== null && (block < 16 || block > 256 || !Number.isInteger(Math.log2(block)))) throw new Error(`block ${block} is not a power of two from 16 to 256`);
+  if (block !== null && (block < 16 || block > 256 || !Number.isInteger(Math.log2(block))))
+    throw new Error(`block ${block} is not a power of two from 16 to 256`);
   const checkpoint = await openCheckpoint(source);
   const partial = `${out}.partial-${randomUUID()}`;
   try {
@@ -81,7 +92,7 @@ export async function importCheckpoint(options: ImportOptions, { golden = true }
 async function stopIds({ dir, config }: Checkpoint): Promise<number[]> {
   const path = join(dir, 'tokenizer.json');
   if (!(await exists(path))) return config.eosTokenIds;
-  const endOfTurn = loadTokenizer(JSON.parse(await readFile(path, 'utf8'))).idOf('<end_of_turn>');
+  const endOfTurn = loadTokenizer(await readFile(path)).idOf('<end_of_turn>');
   return endOfTurn === undefined ? config.eosTokenIds : [...new Set([...config.eosTokenIds, endOfTurn])];
 }
 
@@ -90,7 +101,8 @@ async function slicesFor(options: ImportOptions, config: ModelConfig): Promise<S
   const beside = join(options.source, 'slices.json');
   if (await exists(beside)) return readSliceTable(beside);
   const published = publishedSlicesFor(config);
-  if (published.length > 0) return { slices: published, evaluation: { metric: 'MMLU accuracy (pre-trained)', dataset: 'google/gemma3n-slicing-configs' } };
+  if (published.length > 0)
+    return { slices: published, evaluation: { metric: 'MMLU accuracy (pre-trained)', dataset: 'google/gemma3n-slicing-configs' } };
   return { slices: [fullSlice(config)], evaluation: undefined };
 }
 
@@ -118,7 +130,9 @@ async function goldenPrompt(manifest: Manifest, storeDir: string, sliceId: strin
   try {
     const hasTokenizer = manifest.chunks.some(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
     const some = Math.min(config.vocabSize, config.vocabSizePerLayerInput);
-    const promptIds = hasTokenizer ? engine.tokenize([{ role: 'user', text: 'What can you do?' }]) : [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];
+    const promptIds = hasTokenizer
+      ? engine.tokenize([{ role: 'user', text: 'What can you do?' }])
+      : [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];
     const tokenIds: number[] = [];
     for await (const { tokenId } of engine.generate(promptIds, { maxTokens: GOLDEN_TOKENS })) tokenIds.push(tokenId);
     return { sliceId, promptIds, tokenIds };

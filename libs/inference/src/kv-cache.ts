@@ -29,7 +29,12 @@ export class KvCache {
   }
 
   feeds(): Feeds {
-    return Object.fromEntries(this.pairs.flatMap(({ layer, key, value }) => [[`past.${layer}.key`, key], [`past.${layer}.value`, value]]));
+    return Object.fromEntries(
+      this.pairs.flatMap(({ layer, key, value }) => [
+        [`past.${layer}.key`, key],
+        [`past.${layer}.value`, value],
+      ]),
+    );
   }
 
   /** Takes over what a pass over `count` new positions produced. */

@@ -43,7 +43,8 @@ export async function openLogits(options: OpenLogitsOptions): Promise<LogitsMode
   }
 }
 
-const openTraced = (manifest: Manifest, dir: string, slice: Pick<Slice, 'ffn' | 'skip'>): Promise<Decoder> => Decoder.open(manifest, dir, slice, { trace: true });
+const openTraced = (manifest: Manifest, dir: string, slice: Pick<Slice, 'ffn' | 'skip'>): Promise<Decoder> =>
+  Decoder.open(manifest, dir, slice, { trace: true });
 
 function wantedSlice(manifest: Manifest, options: OpenLogitsOptions): Pick<Slice, 'ffn' | 'skip'> {
   if (options.sliceId !== undefined) return sliceById(manifest, options.sliceId);
@@ -71,7 +72,8 @@ class OpenedLogits implements LogitsModel {
   async logits(ids: readonly number[], { prefill = ids.length, last = false }: { prefill?: number; last?: boolean } = {}): Promise<Float32Array[]> {
     const limit = this.config.maxPositionEmbeddings;
     if (ids.length === 0 || ids.length > limit) throw new Error(`${ids.length} token ids; 1 to ${limit} are possible`);
-    if (!Number.isInteger(prefill) || prefill < 1 || prefill > ids.length) throw new Error(`prefill of ${prefill}; with ${ids.length} ids it can be 1 to ${ids.length}`);
+    if (!Number.isInteger(prefill) || prefill < 1 || prefill > ids.length)
+      throw new Error(`prefill of ${prefill}; with ${ids.length} ids it can be 1 to ${ids.length}`);
     const cache = this.decoder.newCache(ids.length);
     const wanted = last ? [prefill - 1] : ids.slice(0, prefill).map((_, i) => i);
     let rows = (await this.decoder.forward(ids.slice(0, prefill), cache, wanted)).map((row) => row.slice());

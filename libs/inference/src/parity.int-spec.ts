@@ -31,7 +31,9 @@ describe.each(expected.cases)('the $name slice against the reference implementat
   });
 
   it.each([1, 3, 7, 8, 9, 20])('gives the same logits from the cache after a prefill of %i', async (prefill) => {
-    expect(largestDifference(await model.logits(ids, { prefill }), prefill === 7 ? reference.cached_logits : reference.logits)).toBeLessThan(TOLERANCE);
+    expect(largestDifference(await model.logits(ids, { prefill }), prefill === 7 ? reference.cached_logits : reference.logits)).toBeLessThan(
+      TOLERANCE,
+    );
   });
 
   it('gives the last position through the prefill cut: sharing layers compute one position', async () => {

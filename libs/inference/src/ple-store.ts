@@ -36,7 +36,9 @@ export class PleStore {
       const format = { layers: part.layers.length, width, bits, block: tensor.block ?? width };
       const key = part.layers.join(',');
       if (!planes.has(key)) planes.set(key, { format, layers: part.layers, files: [], rows: new LRUCache({ max: Math.max(1, cacheRows) }) });
-      planes.get(key)!.files.push({ fromRow: part.fromRow, toRow: part.toRow, fd: openSync(join(storeDir, 'chunks', id), 'r'), offset: tensor.offset, id });
+      planes
+        .get(key)!
+        .files.push({ fromRow: part.fromRow, toRow: part.toRow, fd: openSync(join(storeDir, 'chunks', id), 'r'), offset: tensor.offset, id });
     }
     this.planes = [...planes.values()];
   }

@@ -53,7 +53,7 @@ describe.each([
   });
 });
 
-it.each([4, 8] as const)('the fast %i-bit product, which rounds activations too, stays within 0.2 % of the sum of its terms' sizes', async (bits: Bits) => {
+it.each([4, 8] as const)('the fast %i-bit product, which rounds activations too, stays within 0.2 % of the size of its terms', async (bits: Bits) => {
   const [N, K, block] = [64, 256, 64];
   const wave = (length: number, step: number) => Float32Array.from({ length }, (_, i) => Math.sin(i * step));
   const [matrix, x] = [wave(N * K, 1.7), wave(K, 0.37)];

@@ -2,7 +2,10 @@ import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 
-const Header = z.record(z.string(), z.object({ dtype: z.string(), shape: z.array(z.number().int().nonnegative()), data_offsets: z.tuple([z.number(), z.number()]) }));
+const Header = z.record(
+  z.string(),
+  z.object({ dtype: z.string(), shape: z.array(z.number().int().nonnegative()), data_offsets: z.tuple([z.number(), z.number()]) }),
+);
 const Index = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
 
 const BYTES_PER_VALUE: Record<string, number> = { F32: 4, BF16: 2, F16: 2 };
@@ -70,8 +73,10 @@ export class SafeTensors {
   /** Throws unless the tensor exists with this shape in a readable type. */
   expect(name: string, shape: readonly number[]): void {
     const entry = this.entry(name);
-    if (entry.shape.join('x') !== shape.join('x')) throw new Error(`tensor ${name} in ${entry.file} has shape [${entry.shape.join(', ')}], config.json says [${shape.join(', ')}]`);
-    if (!(entry.dtype in BYTES_PER_VALUE)) throw new Error(`tensor ${name} in ${entry.file} is of type ${entry.dtype}; ${Object.keys(BYTES_PER_VALUE).join(', ')} are read`);
+    if (entry.shape.join('x') !== shape.join('x'))
+      throw new Error(`tensor ${name} in ${entry.file} has shape [${entry.shape.join(', ')}], config.json says [${shape.join(', ')}]`);
+    if (!(entry.dtype in BYTES_PER_VALUE))
+      throw new Error(`tensor ${name} in ${entry.file} is of type ${entry.dtype}; ${Object.keys(BYTES_PER_VALUE).join(', ')} are read`);
   }
 
   async close(): Promise<void> {
@@ -105,7 +110,8 @@ async function readHeader(path: string): Promise<Map<string, Entry>> {
     const prefix = new Uint8Array(8);
     await readFully(handle, prefix, 0);
     const headerBytes = Number(new DataView(prefix.buffer).getBigUint64(0, true));
-    if (size < 8 || headerBytes > Math.min(size - 8, MAX_HEADER_BYTES)) throw new Error(`${path} is truncated or not a safetensors file: ${size} bytes, header of ${headerBytes}`);
+    if (size < 8 || headerBytes > Math.min(size - 8, MAX_HEADER_BYTES))
+      throw new Error(`${path} is truncated or not a safetensors file: ${size} bytes, header of ${headerBytes}`);
     const json = new Uint8Array(headerBytes);
     await readFully(handle, json, 8);
     const { __metadata__: _, ...raw } = parseRecord(new TextDecoder().decode(json), path);
@@ -115,7 +121,8 @@ async function readHeader(path: string): Promise<Map<string, Entry>> {
       const start = 8 + headerBytes;
       if (start + end > size) throw new Error(`${path} is truncated: tensor ${name} ends at byte ${start + end}, the file has ${size}`);
       const expected = shape.reduce((a, b) => a * b, 1) * (BYTES_PER_VALUE[dtype] ?? 0);
-      if (expected > 0 && end - begin !== expected) throw new Error(`tensor ${name} in ${file} has ${end - begin} bytes, shape [${shape.join(', ')}] of ${dtype} needs ${expected}`);
+      if (expected > 0 && end - begin !== expected)
+        throw new Error(`tensor ${name} in ${file} has ${end - begin} bytes, shape [${shape.join(', ')}] of ${dtype} needs ${expected}`);
       entries.set(name, { file, dtype, shape, offset: start + begin });
     }
     return entries;

@@ -1,42 +1,24 @@
+import type { Vocabulary } from './tokenizer-vocabulary.js';
+
 /**
  * Byte-pair encoding with byte fallback: the `BPE` model of the Hugging Face `tokenizers` crate, as Gemma configures it (no dropout, no affixes).
  *
- * Why not a library: `@huggingface/tokenizers` 0.2.0 gives the same ids, but takes 1.5 s and 250 MB to index Gemma's 514,906 merges as JSON strings, and has no
- * switch to leave special tokens in user text alone. Here a merge is a row of an open-addressed table of integers.
+ * Why not a library: `@huggingface/tokenizers` 0.2.0 gives the same ids, but needs 3 s and 360 MB to start with Gemma's 514,906 merges, which it keeps as JSON
+ * strings, and has no switch to leave special tokens in user text alone. Here a merge is a row of an open-addressed table of integers.
  */
 export class Bpe {
-  /** Token text by id; holes are possible. */
-  readonly pieces: string[];
-  private readonly ids: Map<string, number>;
   private readonly byteIds: Int32Array; // id of <0xNN>, or -1
   private readonly pairs: PairTable;
-  private readonly unkId: number | undefined;
 
-  constructor(vocab: Readonly<Record<string, number>>, merges: readonly (string | readonly string[])[], unkToken: string | null | undefined) {
-    this.ids = new Map();
-    this.pieces = [];
-    for (const piece in vocab) {
-      const id = vocab[piece]!;
-      this.ids.set(piece, id);
-      this.pieces[id] = piece;
-    }
-    this.unkId = unkToken == null ? undefined : this.ids.get(unkToken);
-    this.byteIds = Int32Array.from({ length: 256 }, (_, byte) => this.ids.get(bytePiece(byte)) ?? -1);
-    this.pairs = new PairTable(merges.length);
-    for (let rank = 0; rank < merges.length; rank++) {
-      const [left, right] = splitMerge(merges[rank]!);
-      const leftId = this.ids.get(left);
-      const rightId = this.ids.get(right);
-      if (leftId === undefined || rightId === undefined)
-        throw new Error(
-          `tokenizer.json: merge ${rank} joins ${JSON.stringify(left)} and ${JSON.stringify(right)}, but only tokens of the vocabulary can be merged`,
-        );
-      this.pairs.add(leftId, rightId, rank);
-    }
-  }
-
-  idOf(piece: string): number | undefined {
-    return this.ids.get(piece);
+  /** `merges` are ids by rank: [l0, r0, l1, r1, …]. `unkId` stands for characters that have not even byte tokens. */
+  constructor(
+    private readonly vocabulary: Vocabulary,
+    merges: Int32Array,
+    private readonly unkId: number | undefined,
+  ) {
+    this.byteIds = Int32Array.from({ length: 256 }, (_, byte) => vocabulary.idOf(bytePiece(byte)) ?? -1);
+    this.pairs = new PairTable(merges.length / 2);
+    for (let rank = 0; 2 * rank < merges.length; rank++) this.pairs.add(merges[2 * rank]!, merges[2 * rank + 1]!, rank);
   }
 
   /** Ids of already normalised text, appended to `out`. O(n log n) in the number of characters. */
@@ -81,16 +63,15 @@ export class Bpe {
 
   /** One id per character; a character outside the vocabulary becomes its UTF-8 bytes, or else one <unk> for a run of such characters. */
   private characters(text: string): number[] {
+    const bytes = utf8.encode(text);
     const out: number[] = [];
-    for (const character of text) {
-      const id = this.ids.get(character);
-      if (id !== undefined) {
-        out.push(id);
-        continue;
-      }
-      const bytes = [...utf8.encode(character)].map((byte) => this.byteIds[byte]!);
-      if (bytes.every((byteId) => byteId >= 0)) out.push(...bytes);
+    for (let from = 0; from < bytes.length;) {
+      const to = from + characterLength(bytes[from]!);
+      const id = this.vocabulary.find(bytes, from, to);
+      if (id >= 0) out.push(id);
+      else if (bytes.subarray(from, to).every((byte) => this.byteIds[byte]! >= 0)) for (let i = from; i < to; i++) out.push(this.byteIds[bytes[i]!]!);
       else if (this.unkId !== undefined && out.at(-1) !== this.unkId) out.push(this.unkId);
+      from = to;
     }
     return out;
   }
@@ -99,10 +80,12 @@ export class Bpe {
   private mergedId(row: number): number {
     const known = this.pairs.merged[row]!;
     if (known >= 0) return known;
-    const piece = this.pieces[this.pairs.left[row]!]! + this.pieces[this.pairs.right[row]!]!;
-    const id = this.ids.get(piece);
-    if (id === undefined)
+    const [left, right] = [this.pairs.left[row]!, this.pairs.right[row]!];
+    const id = this.vocabulary.findJoined(left, right);
+    if (id < 0) {
+      const piece = `${this.vocabulary.textOf(left)}${this.vocabulary.textOf(right)}`;
       throw new Error(`tokenizer.json: merge ${this.pairs.rank[row]} makes ${JSON.stringify(piece)}, which is not in the vocabulary`);
+    }
     return (this.pairs.merged[row] = id);
   }
 }
@@ -113,12 +96,8 @@ const bytePiece = (byte: number): string => `<0x${byte.toString(16).toUpperCase(
 /** The value of a byte token such as `<0x0A>`, else undefined. */
 export const byteOf = (piece: string): number | undefined => (/^<0x[0-9A-F]{2}>$/.test(piece) ? parseInt(piece.slice(3, 5), 16) : undefined);
 
-/** Newer files store a merge as a pair, older ones as `left right`. */
-function splitMerge(merge: string | readonly string[]): readonly [string, string] {
-  if (typeof merge !== 'string') return merge as readonly [string, string];
-  const space = merge.indexOf(' ');
-  return [merge.slice(0, space), merge.slice(space + 1)];
-}
+/** Bytes of the UTF-8 character that this byte starts. */
+const characterLength = (lead: number): number => (lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4);
 
 /** (left id, right id) → merge, open addressing at half load. */
 class PairTable {

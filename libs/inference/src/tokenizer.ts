@@ -2,6 +2,7 @@ import { chatParts } from './chat-template.js';
 import type { ChatMessage } from './engine-api.js';
 import { createTextStream, pieceOf, type Piece, type TextStream } from './text-stream.js';
 import { Bpe } from './tokenizer-bpe.js';
+import { readTokenizerFile } from './tokenizer-file.js';
 
 export interface Tokenizer {
   /** One more than the largest id. */
@@ -16,23 +17,23 @@ export interface Tokenizer {
   idOf(token: string): number | undefined;
 }
 
-/** Reads a parsed `tokenizer.json` with Gemma's pipeline: blanks become ▁, BPE with byte fallback. Throws, naming the field, on any other pipeline. */
-export function loadTokenizer(tokenizerJson: unknown): Tokenizer {
-  const file = checkPipeline(tokenizerJson);
-  const bpe = new Bpe(file.model.vocab, file.model.merges, file.model.unk_token);
-  const { normalize } = file;
-  const added = file.added_tokens ?? [];
-
+/** Reads the bytes of a `tokenizer.json` with Gemma's pipeline: blanks become ▁, BPE with byte fallback. Throws, naming the field, on any other pipeline. */
+export function loadTokenizer(file: Uint8Array): Tokenizer {
+  const { json, vocabulary, merges } = readTokenizerFile(file);
+  const { unkToken, added } = checkPipeline(json);
   const ids = new Map(added.map((token) => [token.content, token.id]));
-  const idOf = (token: string): number | undefined => ids.get(token) ?? bpe.idOf(token);
+  const idOf = (token: string): number | undefined => ids.get(token) ?? vocabulary.idOf(token);
+  const bpe = new Bpe(vocabulary, merges, unkToken === null ? undefined : idOf(unkToken));
   const plain = added.filter((token) => !token.special);
   const raw = new Matcher(plain.filter((token) => !token.normalized));
   const normalized = new Matcher(plain.filter((token) => token.normalized).map((token) => ({ ...token, content: normalize(token.content) })));
 
-  const pieces = bpe.pieces.slice();
-  for (const token of added) pieces[token.id] = token.content;
-  const special = new Set(added.filter((token) => token.special).map((token) => token.id));
-  const pieceAt = (id: number): Piece => (special.has(id) || pieces[id] === undefined ? undefined : pieceOf(pieces[id]));
+  const addedById = new Map(added.map((token) => [token.id, token]));
+  const pieceAt = (id: number): Piece => {
+    const token = addedById.get(id);
+    const text = token?.content ?? vocabulary.textOf(id);
+    return token?.special || text === undefined ? undefined : pieceOf(text);
+  };
 
   const encode = (text: string): number[] => {
     const out: number[] = [];
@@ -48,7 +49,7 @@ export function loadTokenizer(tokenizerJson: unknown): Tokenizer {
   };
 
   return {
-    vocabSize: pieces.length,
+    vocabSize: added.reduce((size, { id }) => Math.max(size, id + 1), vocabulary.size),
     encode,
     encodeChat: (messages) =>
       chatParts(messages).flatMap((part) => {
@@ -73,34 +74,17 @@ interface AddedToken {
   readonly normalized: boolean;
 }
 
-interface Pipeline {
-  readonly model: { vocab: Record<string, number>; merges: (string | string[])[]; unk_token?: string | null };
-  readonly added_tokens?: AddedToken[];
-  readonly normalize: (text: string) => string;
-}
+const normalize = (text: string): string => text.replaceAll(' ', '▁');
 
-/** Checks what this file implements, by hand: a schema would walk 780,000 entries. */
-function checkPipeline(json: unknown): Pipeline {
-  const file = (json ?? {}) as Record<string, never> & { model?: Record<string, unknown>; added_tokens?: (AddedToken & Record<string, unknown>)[] };
+/** Checks that the file asks for nothing that is not done here. */
+function checkPipeline(json: Record<string, unknown>): { unkToken: string | null; added: readonly AddedToken[] } {
   const refuse = (field: string, value: unknown): never => {
     throw new Error(
       `tokenizer.json: ${field} is ${JSON.stringify(value)?.slice(0, 200)}, which is not part of Gemma's pipeline (▁ for blanks, BPE with byte fallback)`,
     );
   };
-  const {
-    model,
-    normalizer,
-    pre_tokenizer: preTokenizer,
-    decoder,
-  } = file as Record<string, unknown> as {
-    model?: Record<string, unknown>;
-    normalizer?: Replace | null;
-    pre_tokenizer?: Replace | null;
-    decoder?: { type?: string; decoders?: { type?: string }[] } | null;
-  };
+  const { model, normalizer, pre_tokenizer: preTokenizer, decoder, added_tokens: added } = json as unknown as FileFields;
   if (model?.['type'] !== 'BPE') refuse('model.type', model?.['type']);
-  if (typeof model!['vocab'] !== 'object' || model!['vocab'] === null) refuse('model.vocab', model!['vocab']);
-  if (!Array.isArray(model!['merges'])) refuse('model.merges', model!['merges']);
   if (model!['byte_fallback'] !== true) refuse('model.byte_fallback', model!['byte_fallback']);
   for (const field of ['dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'ignore_merges'])
     if (model![field]) refuse(`model.${field}`, model![field]);
@@ -108,14 +92,19 @@ function checkPipeline(json: unknown): Pipeline {
   // Gemma's file splits at blanks, of which the normaliser has left none.
   if (preTokenizer && (preTokenizer.type !== 'Split' || preTokenizer.pattern?.String !== ' ')) refuse('pre_tokenizer', preTokenizer);
   if (decoder?.decoders?.map((step) => step.type).join() !== 'Replace,ByteFallback,Fuse') refuse('decoder', decoder);
-  for (const token of file.added_tokens ?? [])
-    for (const flag of ['lstrip', 'rstrip', 'single_word'])
+  for (const token of added ?? [])
+    for (const flag of ['lstrip', 'rstrip', 'single_word'] as const)
       if (token[flag]) refuse(`added token ${JSON.stringify(token.content)}: ${flag}`, token[flag]);
-  return {
-    model: model as Pipeline['model'],
-    ...(file.added_tokens && { added_tokens: file.added_tokens }),
-    normalize: (text) => text.replaceAll(' ', '▁'),
-  };
+  return { unkToken: (model!['unk_token'] as string | null | undefined) ?? null, added: added ?? [] };
+}
+
+/** The fields that are looked at, as a well-formed file has them. */
+interface FileFields {
+  readonly model?: Record<string, unknown>;
+  readonly normalizer?: Replace | null;
+  readonly pre_tokenizer?: Replace | null;
+  readonly decoder?: { readonly decoders?: readonly { readonly type?: string }[] } | null;
+  readonly added_tokens?: readonly (AddedToken & { readonly lstrip?: boolean; readonly rstrip?: boolean; readonly single_word?: boolean })[];
 }
 
 interface Replace {

@@ -77,7 +77,8 @@ export class Weights {
     const N = names.reduce((sum, name) => sum + this.matrix(name).N, 0);
     if (names.length === 1) return this.product(g, x, names[0]!);
     const label = names.join('+');
-    if (!first.block || this.options.dequantized) return this.dense(g, x, label, N, first.K, concatFloats(names.map((name) => this.dequantized(name))));
+    if (!first.block || this.options.dequantized)
+      return this.dense(g, x, label, N, first.K, concatFloats(names.map((name) => this.dequantized(name))));
     const values = concatBytes(names.map((name) => this.bytes(this.find(name))));
     const scales = concatFloats(names.map((name) => this.values(`${name}.scales`)));
     return this.quantized(g, x, label, { ...first, N }, values, scales);
@@ -97,16 +98,37 @@ export class Weights {
     const label = names.join('+');
     const { block } = parts[0]!;
     if (!block || this.options.dequantized || parts.some((part) => part.block !== block))
-      return this.dense(g, x, label, N, K, interleave(names.map((name) => this.dequantized(name)), N, Float32Array));
-    const values = interleave(names.map((name) => this.bytes(this.find(name))), N, Uint8Array);
-    const scales = interleave(names.map((name) => this.values(`${name}.scales`)), N, Float32Array);
+      return this.dense(
+        g,
+        x,
+        label,
+        N,
+        K,
+        interleave(
+          names.map((name) => this.dequantized(name)),
+          N,
+          Float32Array,
+        ),
+      );
+    const values = interleave(
+      names.map((name) => this.bytes(this.find(name))),
+      N,
+      Uint8Array,
+    );
+    const scales = interleave(
+      names.map((name) => this.values(`${name}.scales`)),
+      N,
+      Float32Array,
+    );
     return this.quantized(g, x, label, { N, K, block, bits: this.bits }, values, scales);
   }
 
   /** Whether these matrices are small enough to be joined inside the graph. */
   joinable(names: readonly string[]): boolean {
     const first = this.matrix(names[0]!);
-    return names.every((name) => this.find(name).tensor.bytes < (this.options.mappedFromBytes ?? MAPPED_FROM_BYTES) && this.matrix(name).block === first.block);
+    return names.every(
+      (name) => this.find(name).tensor.bytes < (this.options.mappedFromBytes ?? MAPPED_FROM_BYTES) && this.matrix(name).block === first.block,
+    );
   }
 
   close(): void {

@@ -34,7 +34,8 @@ export function kvBytes(config: ModelConfig, slice: Pick<Slice, 'ffn' | 'skip'>,
   const widths = sliceWidths(config, slice);
   let positions = 0;
   for (let layer = 0; layer < firstSharedLayer(config); layer++)
-    if (widths[layer]! > 0) positions += config.layerTypes[layer] === 'full_attention' ? contextTokens : Math.min(contextTokens, config.slidingWindow - 1);
+    if (widths[layer]! > 0)
+      positions += config.layerTypes[layer] === 'full_attention' ? contextTokens : Math.min(contextTokens, config.slidingWindow - 1);
   return positions * 2 * config.numKeyValueHeads * config.headDim * FLOAT_BYTES;
 }
 

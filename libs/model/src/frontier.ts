@@ -1,7 +1,8 @@
 import type { Quality, Slice } from './slice.js';
 
 /** The slice's quality for a task where it was measured, else its overall quality. */
-export const qualityOf = (slice: Slice, task?: string): Quality | undefined => (task === undefined ? undefined : slice.tasks?.[task]) ?? slice.quality;
+export const qualityOf = (slice: Slice, task?: string): Quality | undefined =>
+  (task === undefined ? undefined : slice.tasks?.[task]) ?? slice.quality;
 
 export interface FrontierOptions {
   readonly task?: string;

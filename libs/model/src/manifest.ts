@@ -64,6 +64,8 @@ export const Manifest = z.object({
   slices: z.array(Slice).min(1),
   golden: z.array(GoldenPrompt),
   /** What the qualities were measured on. */
-  evaluation: z.object({ metric: z.string(), dataset: z.string(), sha256: Sha256.optional(), date: z.string().optional(), command: z.string().optional() }).optional(),
+  evaluation: z
+    .object({ metric: z.string(), dataset: z.string(), sha256: Sha256.optional(), date: z.string().optional(), command: z.string().optional() })
+    .optional(),
 });
 export type Manifest = z.infer<typeof Manifest>;

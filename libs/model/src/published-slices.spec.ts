@@ -50,7 +50,8 @@ describe('the published slices of Gemma 3n E4B', () => {
 
   it('agrees with all 16 published sizes within 0.02 billion', () => {
     expect(publishedSlices).toHaveLength(16);
-    for (const slice of publishedSlices) expect(Math.abs(effectiveParameters(E4B, slice) / 1e9 - publishedBillions.get(slice.id)!)).toBeLessThan(0.02);
+    for (const slice of publishedSlices)
+      expect(Math.abs(effectiveParameters(E4B, slice) / 1e9 - publishedBillions.get(slice.id)!)).toBeLessThan(0.02);
   });
 
   it('prunes to the nine undominated rows, E4B itself not among them, by real size and by the default measure', () => {

@@ -41,7 +41,11 @@ const skippable = Array.from({ length: LAYERS }, (_, l) => l).filter((l) => !kvD
 
 const anySlice = (): fc.Arbitrary<Slice> =>
   fc
-    .record({ widths: fc.array(fc.constantFrom(...EDGES), { minLength: LAYERS, maxLength: LAYERS }), skip: fc.subarray(skippable), value: fc.option(fc.double({ min: 0, max: 1, noNaN: true })) })
+    .record({
+      widths: fc.array(fc.constantFrom(...EDGES), { minLength: LAYERS, maxLength: LAYERS }),
+      skip: fc.subarray(skippable),
+      value: fc.option(fc.double({ min: 0, max: 1, noNaN: true })),
+    })
     .map(({ widths, skip, value }) => ({
       id: `${widths.join('.')}-${skip.join('.')}`,
       name: 'any',
@@ -54,7 +58,12 @@ function packageOf(slices: readonly Slice[]): { config: ModelConfig; chunks: Chu
   let next = 0;
   const chunk = (part: Chunk['part'], tensor = 'x'): Chunk => {
     const bytes = 100 + next;
-    return { id: (next++).toString(16).padStart(64, '0'), bytes, part, tensors: [{ name: tensor, dtype: 'uint8', shape: [bytes], offset: 0, bytes }] };
+    return {
+      id: (next++).toString(16).padStart(64, '0'),
+      bytes,
+      part,
+      tensors: [{ name: tensor, dtype: 'uint8', shape: [bytes], offset: 0, bytes }],
+    };
   };
   const chunks = [chunk({ kind: 'core' }, 'embed_tokens.weight'), chunk({ kind: 'core' }), chunk({ kind: 'tokenizer', file: 'tokenizer.json' })];
   bandEdgesOf(config, slices).forEach((list, layer) => {
@@ -90,12 +99,16 @@ describe('slice arithmetic', () => {
 
   it('refuses to skip a layer whose K/V others read, naming the readers', () => {
     expect(kvDonors(config)).toEqual([3, 4]);
-    expect(() => validateSlice(config, { ffn: Array(9).fill(64), skip: [3] }, edges)).toThrow('layer 3 cannot be skipped: layers 5, 6, 7, 8 read its K/V');
+    expect(() => validateSlice(config, { ffn: Array(9).fill(64), skip: [3] }, edges)).toThrow(
+      'layer 3 cannot be skipped: layers 5, 6, 7, 8 read its K/V',
+    );
     expect(() => validateSlice(config, { ffn: Array(9).fill(64), skip: [4] }, edges)).toThrow('layers 9 read');
   });
 
   it('refuses a width off the band edges, a wrong number of widths and a layer that does not exist, with the numbers', () => {
-    expect(() => validateSlice(config, { ffn: [64, 48, ...Array<number>(8).fill(64)], skip: [] }, edges)).toThrow('FFN width 48 of layer 1 is not on a band edge: 16, 32, 64');
+    expect(() => validateSlice(config, { ffn: [64, 48, ...Array<number>(8).fill(64)], skip: [] }, edges)).toThrow(
+      'FFN width 48 of layer 1 is not on a band edge: 16, 32, 64',
+    );
     expect(() => sliceWidths(config, { ffn: [64], skip: [] })).toThrow('1 FFN widths for 10 kept layers');
     expect(() => sliceWidths(config, { ffn: Array(9).fill(64), skip: [10] })).toThrow('skipped layer 10 does not exist: the model has 10 layers');
     expect(() => bandEdgesOf(config, [{ ffn: Array(10).fill(128), skip: [] }])).toThrow("FFN width 128 of layer 0 exceeds the model's 64");

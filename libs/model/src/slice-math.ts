@@ -9,7 +9,8 @@ export function sliceWidths(config: Pick<ModelConfig, 'numHiddenLayers'>, slice:
   const skipped = new Set(slice.skip);
   for (const layer of skipped) if (layer >= layers) throw new Error(`skipped layer ${layer} does not exist: the model has ${layers} layers`);
   const kept = layers - skipped.size;
-  if (slice.ffn.length !== kept) throw new Error(`${slice.ffn.length} FFN widths for ${kept} kept layers (${layers} layers, ${skipped.size} skipped)`);
+  if (slice.ffn.length !== kept)
+    throw new Error(`${slice.ffn.length} FFN widths for ${kept} kept layers (${layers} layers, ${skipped.size} skipped)`);
   let next = 0;
   return Array.from({ length: layers }, (_, layer) => (skipped.has(layer) ? 0 : slice.ffn[next++]!));
 }
@@ -29,7 +30,9 @@ export function validateSlice(config: ModelConfig, slice: Shape, bandEdges: read
   const widths = sliceWidths(config, slice);
   for (const donor of kvDonors(config))
     if (widths[donor] === 0) {
-      const readers = Array.from({ length: config.numKvSharedLayers }, (_, i) => firstSharedLayer(config) + i).filter((l) => kvSource(config, l) === donor);
+      const readers = Array.from({ length: config.numKvSharedLayers }, (_, i) => firstSharedLayer(config) + i).filter(
+        (l) => kvSource(config, l) === donor,
+      );
       throw new Error(`layer ${donor} cannot be skipped: layers ${readers.join(', ')} read its K/V`);
     }
   widths.forEach((width, layer) => {
@@ -47,7 +50,12 @@ export function nests(a: Shape, b: Shape): boolean {
 }
 
 /** The whole model as a slice. */
-export const fullSlice = (config: Pick<ModelConfig, 'intermediateSize'>): Slice => ({ id: 'full', name: 'Full model', ffn: [...config.intermediateSize], skip: [] });
+export const fullSlice = (config: Pick<ModelConfig, 'intermediateSize'>): Slice => ({
+  id: 'full',
+  name: 'Full model',
+  ffn: [...config.intermediateSize],
+  skip: [],
+});
 
 /** Widths at which each layer is cut, ascending: any width of the table at any layer, so that slices outside the table can be mixed too. */
 export function bandEdgesOf(config: ModelConfig, slices: readonly Shape[]): number[][] {
