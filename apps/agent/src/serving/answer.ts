@@ -1,0 +1,228 @@
+import { randomUUID } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
+import { status } from '@grpc/grpc-js';
+import { FinishReason, Refusal_Code, type GenerateRequest, type GenerateResponse } from '@matfleet/protocol';
+import { EngineError, type EngineFinished, type RunningEngine } from '../engine/engine-host.js';
+import type { Supervisor } from '../engine/supervisor.js';
+import type { LatencyRecorder, LatencySample } from '../latency/latency-recorder.js';
+import { toEngineRequest } from './request.js';
+import { refused, ServingError } from './serving-error.js';
+import { TurnQueue } from './turn-queue.js';
+
+export interface AnswererOptions {
+  readonly supervisor: Supervisor;
+  readonly latency: LatencyRecorder;
+  readonly deviceId: () => string;
+  /** Requests that may wait behind the running one. */
+  readonly queueLimit: number;
+  /** How long a request waits for an engine that is restarting. */
+  readonly engineWaitMs: number;
+  /** Bound on a request without a deadline of its own. */
+  readonly maxAnswerMs: number;
+}
+
+/** The slice that a caller counts on; an empty string accepts any. */
+export interface Expected {
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+}
+
+type Emit = (event: GenerateResponse) => void | Promise<void>;
+
+const REASONS: Record<EngineFinished['reason'], FinishReason> = {
+  stop: FinishReason.FINISH_REASON_STOP,
+  'max-tokens': FinishReason.FINISH_REASON_MAX_TOKENS,
+  'context-full': FinishReason.FINISH_REASON_CONTEXT_FULL,
+  cancelled: FinishReason.FINISH_REASON_CANCELLED,
+};
+
+/** Answers requests one after the other with the current engine, wherever they came from. */
+export class Answerer {
+  readonly #queue: TurnQueue;
+  /** Moving average; says when a refused caller had better come back. */
+  #answerMs = 1_000;
+  #closed = false;
+
+  constructor(private readonly options: AnswererOptions) {
+    this.#queue = new TurnQueue(options.queueLimit);
+  }
+
+  get waiting(): number {
+    return this.#queue.waiting;
+  }
+
+  get running(): number {
+    return this.#queue.held;
+  }
+
+  /** From now on refuses; what runs or waits goes on. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  /**
+   * Emits `started`, deltas and `finished`. Rejects with ServingError. When `signal` aborts it rejects at once with CANCELLED; the turn is kept until the
+   * engine has really stopped.
+   */
+  async answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, expected?: Expected): Promise<void> {
+    const arrivedAt = performance.now();
+    const engineRequest = toEngineRequest(request);
+    if (this.#closed) throw new ServingError(status.UNAVAILABLE, 'the agent is stopping');
+    if (!this.options.supervisor.stats().spec) throw noSlice();
+    using bound = within(this.options.maxAnswerMs, signal);
+    const deadline = bound.signal;
+    const entry = this.#queue.enter(deadline);
+    if (entry === 'full') {
+      const retryAfterMs = Math.min(60_000, Math.max(100, this.#answerMs * (this.#queue.waiting + 1)));
+      throw refused(
+        status.RESOURCE_EXHAUSTED,
+        Refusal_Code.CODE_QUEUE_FULL,
+        `${this.#queue.waiting} requests wait and the queue holds ${this.options.queueLimit}`,
+        retryAfterMs,
+      );
+    }
+    const done = entry.then(async (release) => {
+      try {
+        await this.#run(request, engineRequest, emit, deadline, arrivedAt, expected);
+      } finally {
+        release();
+      }
+    });
+    await untilAborted(done, deadline).catch((error: unknown) => {
+      throw toServingError(error, deadline, signal, this.options.maxAnswerMs);
+    });
+  }
+
+  async #run(
+    request: GenerateRequest,
+    engineRequest: ReturnType<typeof toEngineRequest>,
+    emit: Emit,
+    signal: AbortSignal,
+    arrivedAt: number,
+    expected: Expected | undefined,
+  ): Promise<void> {
+    const engine = await this.#engine(signal);
+    const { spec } = engine;
+    if (expected?.modelVersionId && expected.modelVersionId !== spec.modelVersionId)
+      throw new ServingError(status.FAILED_PRECONDITION, `model version ${spec.modelVersionId} is active, not ${expected.modelVersionId}`);
+    if (expected?.sliceId && expected.sliceId !== spec.sliceId)
+      throw new ServingError(status.FAILED_PRECONDITION, `slice ${spec.sliceId} is active, not ${expected.sliceId}`);
+    const startedAt = performance.now();
+    const sample = {
+      modelVersionId: spec.modelVersionId,
+      sliceId: spec.sliceId,
+      queueMs: startedAt - arrivedAt,
+      ttftMs: undefined as number | undefined,
+      interTokenMs: [] as number[],
+      promptTokens: 0,
+      outputTokens: 0,
+      failed: false as boolean,
+    } satisfies LatencySample;
+    try {
+      const finished = await engine.generate(
+        engineRequest,
+        (event) => {
+          if (signal.aborted) return undefined;
+          if (event.kind === 'started') {
+            sample.promptTokens = event.promptTokens;
+            const started = {
+              requestId: request.requestId || randomUUID(),
+              deviceId: this.options.deviceId(),
+              modelVersionId: spec.modelVersionId,
+              modelName: spec.modelName,
+              sliceId: spec.sliceId,
+              promptTokens: event.promptTokens,
+              queueMs: sample.queueMs,
+            };
+            return emit({ event: { $case: 'started', value: started } });
+          }
+          sample.outputTokens += 1;
+          if (sample.ttftMs === undefined) sample.ttftMs = performance.now() - arrivedAt;
+          else sample.interTokenMs.push(event.stepMs);
+          return emit({ event: { $case: 'delta', value: { text: event.text, tokenIds: [event.tokenId] } } });
+        },
+        signal,
+      );
+      if (signal.aborted) return;
+      const { reason, outputTokens, tokensPerSecond } = finished;
+      await emit({ event: { $case: 'finished', value: { reason: REASONS[reason], outputTokens, ttftMs: sample.ttftMs ?? 0, tokensPerSecond } } });
+      this.#answerMs += 0.2 * (performance.now() - startedAt - this.#answerMs);
+    } catch (error) {
+      // A request that does not fit says nothing about the device.
+      sample.failed = !(error instanceof EngineError && (error.code === 'prompt-too-long' || error.code === 'invalid')) && !signal.aborted;
+      throw error;
+    } finally {
+      if (sample.outputTokens > 0 || sample.failed) this.options.latency.record(sample);
+    }
+  }
+
+  /** The current engine; waits a little for one that is restarting. */
+  async #engine(signal: AbortSignal): Promise<RunningEngine> {
+    const { supervisor, engineWaitMs } = this.options;
+    const current = supervisor.current();
+    if (current) return current;
+    const before = supervisor.stats();
+    if (!before.spec) throw noSlice();
+    if (!before.crashLooping) {
+      using wait = within(engineWaitMs, signal);
+      const engine = await supervisor.ready(wait.signal);
+      if (engine) return engine;
+    }
+    const { spec, restartInMs } = supervisor.stats();
+    if (!spec) throw noSlice();
+    throw refused(
+      status.UNAVAILABLE,
+      Refusal_Code.CODE_ENGINE_RESTARTING,
+      `the engine of slice ${spec.sliceId} is restarting`,
+      Math.max(restartInMs, 500),
+    );
+  }
+}
+
+const noSlice = (): ServingError => refused(status.FAILED_PRECONDITION, Refusal_Code.CODE_NO_SLICE, 'no slice is active on this device yet', 1_000);
+
+/** A signal that aborts with `signal` or after `timeoutMs`, and lets go of both when disposed. */
+function within(timeoutMs: number, signal: AbortSignal): { readonly signal: AbortSignal } & Disposable {
+  const controller = new AbortController();
+  const abort = (): void => controller.abort(signal.reason);
+  const timer = setTimeout(() => controller.abort(new Error(`${timeoutMs} ms have passed`)), timeoutMs);
+  if (signal.aborted) abort();
+  else signal.addEventListener('abort', abort, { once: true });
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', abort);
+    },
+  };
+}
+
+/** Settles with `work`, or rejects when the signal aborts first; `work` goes on by itself then. */
+function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
+
+function toServingError(error: unknown, deadline: AbortSignal, signal: AbortSignal, maxAnswerMs: number): ServingError {
+  if (signal.aborted) return new ServingError(status.CANCELLED, 'the caller cancelled the request or its deadline passed');
+  if (deadline.aborted) return new ServingError(status.DEADLINE_EXCEEDED, `the answer took more than the ${maxAnswerMs} ms that this agent allows`);
+  if (error instanceof ServingError) return error;
+  if (!(error instanceof EngineError)) return new ServingError(status.INTERNAL, 'the answer could not be delivered', undefined, { cause: error });
+  switch (error.code) {
+    case 'prompt-too-long':
+      return refused(status.INVALID_ARGUMENT, Refusal_Code.CODE_PROMPT_TOO_LONG, error.message);
+    case 'invalid':
+      return new ServingError(status.INVALID_ARGUMENT, error.message, undefined, { cause: error });
+    case 'unavailable':
+    case 'start-failed':
+      return refused(status.UNAVAILABLE, Refusal_Code.CODE_ENGINE_RESTARTING, `the answer broke off: ${error.message}`, error.retryAfterMs ?? 500);
+    case 'timeout':
+      return new ServingError(status.DEADLINE_EXCEEDED, error.message);
+    case 'internal':
+      return new ServingError(status.INTERNAL, `the engine failed: ${error.message}`, undefined, { cause: error });
+  }
+}

@@ -1,0 +1,54 @@
+import { Role, type GenerateRequest, type Sampling } from '@matfleet/protocol';
+import type { ChatMessage, EngineRequest } from '../engine/engine-host.js';
+import { invalid } from './serving-error.js';
+
+const MAX_MESSAGES = 1_000;
+/** Far above what any context holds; keeps a hostile prompt from the tokenizer. */
+const MAX_TEXT_CHARACTERS = 1_000_000;
+
+const ROLES: Partial<Record<Role, ChatMessage['role']>> = {
+  [Role.ROLE_SYSTEM]: 'system',
+  [Role.ROLE_USER]: 'user',
+  [Role.ROLE_MODEL]: 'model',
+};
+
+/** Checks a request from the wire. Throws ServingError INVALID_ARGUMENT that names the message and part by their place, counted from 1. */
+export function toEngineRequest(request: GenerateRequest): EngineRequest {
+  if (request.messages.length === 0) throw invalid('the request has no messages');
+  if (request.messages.length > MAX_MESSAGES) throw invalid(`the request has ${request.messages.length} messages; the most is ${MAX_MESSAGES}`);
+  let characters = 0;
+  const messages = request.messages.map((message, m): ChatMessage => {
+    const role = ROLES[message.role];
+    if (!role) throw invalid(`message ${m + 1} has no role that this agent knows`);
+    if (role === 'system' && m > 0) throw invalid(`message ${m + 1} is a system message; only the first may be`);
+    if (message.parts.length === 0) throw invalid(`message ${m + 1} has no parts`);
+    const text = message.parts
+      .map((part, p) => {
+        // Image, audio and video parts arrive as parts without known content.
+        if (part.content?.$case !== 'text') throw invalid(`part ${p + 1} of message ${m + 1} is not text; this agent answers text only`);
+        return part.content.value;
+      })
+      .join('');
+    characters += text.length;
+    return { role, text };
+  });
+  if (characters > MAX_TEXT_CHARACTERS) throw invalid(`the messages have ${characters} characters; the most is ${MAX_TEXT_CHARACTERS}`);
+  if (messages.at(-1)!.role !== 'user') throw invalid('the last message must be from the user');
+  const sampling = toSampling(request.sampling);
+  return { messages, ...(request.maxTokens > 0 && { maxTokens: request.maxTokens }), ...(sampling && { sampling }) };
+}
+
+/** Without a temperature, or with 0, the answer is greedy. */
+function toSampling(sampling: Sampling | undefined): EngineRequest['sampling'] {
+  if (!sampling) return undefined;
+  const { temperature, topK, topP, seed } = sampling;
+  if (temperature !== undefined && !(temperature >= 0 && temperature <= 100)) throw invalid(`temperature is ${temperature}; it must be 0 to 100`);
+  if (topP !== undefined && !(topP >= 0 && topP <= 1)) throw invalid(`top_p is ${topP}; it must be 0 to 1`);
+  if (!temperature) return undefined;
+  return {
+    temperature,
+    ...(topK && { topK }),
+    ...(topP && { topP }),
+    ...(seed !== undefined && { seed: Number(BigInt.asUintN(53, seed)) }),
+  };
+}
