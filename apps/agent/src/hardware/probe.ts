@@ -1,4 +1,9 @@
+import { readFile, statfs } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import type { Capabilities } from '@matfleet/protocol';
+import { probeMemoryBandwidth } from './bandwidth.js';
+import { cpuFeatures } from './cpu-features.js';
+import { measureMemory } from './memory.js';
 
 /** What the operator grants and what the engine process measured. */
 export interface Grants {
@@ -7,8 +12,31 @@ export interface Grants {
   readonly runtimeMemoryBytes?: number;
   readonly executionProviders?: readonly string[];
   readonly runtimeVersion?: string;
+  /** The compiled `bandwidth-process.js`, by default beside this file. */
+  readonly bandwidthEntry?: URL;
 }
 
-export type ProbeHardware = (dataDir: string, grants: Grants) => Promise<Capabilities>;
-/** Sequential read of main memory, bytes per second, measured in a short-lived child process (≤ 300 ms of work). */
-export type ProbeMemoryBandwidth = () => Promise<number>;
+/** Looks at the box; takes under a second. What cannot be measured is 0, so that a device is never kept from its fleet by a missing figure. */
+export async function probeHardware(dataDir: string, grants: Grants): Promise<Capabilities> {
+  const [bandwidth, cpuinfo, disk] = await Promise.all([
+    probeMemoryBandwidth(grants.bandwidthEntry).catch(() => 0),
+    readFile('/proc/cpuinfo', 'utf8').catch(() => ''),
+    statfs(dataDir).catch(() => undefined),
+  ]);
+  const memory = measureMemory();
+  return {
+    architecture: process.arch,
+    platform: process.platform,
+    cores: availableParallelism(),
+    cpuFeatures: cpuFeatures(cpuinfo),
+    totalMemoryBytes: BigInt(memory.totalBytes),
+    availableMemoryBytes: BigInt(memory.availableBytes),
+    modelMemoryBytes: BigInt(grants.modelMemoryBytes),
+    runtimeMemoryBytes: BigInt(grants.runtimeMemoryBytes ?? 0),
+    freeDiskBytes: BigInt(disk ? disk.bavail * disk.bsize : 0),
+    memoryBandwidthBytesPerSecond: BigInt(bandwidth),
+    executionProviders: [...(grants.executionProviders ?? ['cpu'])],
+    nodeVersion: process.versions.node,
+    runtimeVersion: grants.runtimeVersion ?? '',
+  };
+}
