@@ -1,0 +1,129 @@
+import { createHash, createPrivateKey, createPublicKey, webcrypto } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { connect, type DetailedPeerCertificate } from 'node:tls';
+import { ChannelCredentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { DeviceServiceClient, parseJoinToken, type EnrollResponse } from '@matfleet/protocol';
+import { z } from 'zod';
+import { channelOptions, targetOf } from './channel.js';
+import { readStateFile, writeFileDurably } from './state-file.js';
+
+const Stored = z.object({ deviceId: z.string().min(1), deviceName: z.string(), certificatePem: z.string(), caPem: z.string() });
+
+/** Who this device is to its fleet. */
+export type Identity = z.infer<typeof Stored> & { readonly keyPem: string };
+
+export interface EnrolOptions {
+  /** `https://host:port` of the control plane. */
+  readonly joinUrl: string;
+  readonly token: string;
+  readonly deviceName: string;
+  /** Holds `device.key` and `identity.json`, readable by the owner alone. */
+  readonly directory: string;
+  readonly timeoutMs?: number;
+}
+
+/** The identity of an earlier enrolment, or undefined. */
+export function loadIdentity(directory: string): Identity | undefined {
+  const keyPath = join(directory, 'device.key');
+  if (!existsSync(keyPath)) return undefined;
+  const stored = readStateFile(join(directory, 'identity.json'), Stored);
+  return stored && { ...stored, keyPem: readFileSync(keyPath, 'utf8') };
+}
+
+/**
+ * Trades the join token for a certificate. The private key is made here, is on disk before it is used, and never leaves; the same key asks again
+ * after a lost answer, so a retry yields the same identity. Nothing is sent before the server has shown the CA that the token names.
+ */
+export async function enrol(options: EnrolOptions): Promise<Identity> {
+  const { joinUrl, deviceName, directory, timeoutMs = 15_000 } = options;
+  const { secret, caSha256 } = parseJoinToken(options.token);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  chmodSync(directory, 0o700);
+  const keyPem = await deviceKey(join(directory, 'device.key'));
+  const caPem = await pinnedCa(joinUrl, caSha256, timeoutMs);
+  const csrPem = await certificateRequest(keyPem, deviceName);
+  const client = new DeviceServiceClient(targetOf(joinUrl), ChannelCredentials.createSsl(Buffer.from(caPem)), channelOptions);
+  try {
+    const answer = await new Promise<EnrollResponse>((resolve, reject) =>
+      client.enroll(
+        { token: secret, csrPem, deviceName },
+        new Metadata(),
+        { deadline: Date.now() + timeoutMs },
+        (error: ServiceError | null, response) =>
+          error ? reject(new Error(`${joinUrl} refused the enrolment: ${error.details || error.message}`, { cause: error })) : resolve(response),
+      ),
+    );
+    const identity = { deviceId: answer.deviceId, deviceName: answer.deviceName || deviceName, certificatePem: answer.certificatePem, caPem };
+    writeFileDurably(join(directory, 'identity.json'), `${JSON.stringify(identity, null, 2)}\n`);
+    return { ...identity, keyPem };
+  } finally {
+    client.close();
+  }
+}
+
+async function deviceKey(path: string): Promise<string> {
+  if (existsSync(path)) return readFileSync(path, 'utf8');
+  const { privateKey } = await webcrypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify']);
+  const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', privateKey));
+  const pem = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' }) as string;
+  writeFileDurably(path, pem);
+  return pem;
+}
+
+async function certificateRequest(keyPem: string, deviceName: string): Promise<string> {
+  // Loaded only while enrolling: it costs memory that a daemon does not need again.
+  const { Pkcs10CertificateRequestGenerator, cryptoProvider } = await import('@peculiar/x509');
+  cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[0]);
+  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+  const key = createPrivateKey(keyPem);
+  const privateKey = await webcrypto.subtle.importKey('pkcs8', key.export({ format: 'der', type: 'pkcs8' }), algorithm, true, ['sign']);
+  const publicKey = await webcrypto.subtle.importKey('spki', createPublicKey(key).export({ format: 'der', type: 'spki' }), algorithm, true, [
+    'verify',
+  ]);
+  const request = await Pkcs10CertificateRequestGenerator.create({
+    name: [{ CN: [deviceName] }],
+    keys: { privateKey, publicKey } as Parameters<typeof Pkcs10CertificateRequestGenerator.create>[0]['keys'],
+    signingAlgorithm: algorithm,
+  });
+  return request.toString('pem');
+}
+
+/** The CA certificate at the end of the server's chain, when its SHA-256 is the expected one. The connection carries nothing else. */
+export function pinnedCa(joinUrl: string, caSha256: string, timeoutMs: number): Promise<string> {
+  const url = new URL(joinUrl);
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port: Number(url.port || 443), rejectUnauthorized: false, ALPNProtocols: ['h2'] });
+    const end = (act: () => void): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      act();
+    };
+    const timer = setTimeout(() => end(() => reject(new Error(`${joinUrl} did not finish a TLS handshake within ${timeoutMs} ms`))), timeoutMs);
+    socket.once('error', (cause) => end(() => reject(new Error(`cannot reach ${joinUrl}: ${cause.message}`, { cause }))));
+    socket.once('secureConnect', () => {
+      const ca = chainOf(socket.getPeerCertificate(true)).find((raw) => createHash('sha256').update(raw).digest('hex') === caSha256);
+      end(() =>
+        ca
+          ? resolve(`-----BEGIN CERTIFICATE-----\n${ca.toString('base64').replace(/.{64}/g, '$&\n').trim()}\n-----END CERTIFICATE-----\n`)
+          : reject(
+              new Error(
+                `${joinUrl} does not show the CA that the join token names (SHA-256 ${caSha256}): wrong control plane, or somebody in between`,
+              ),
+            ),
+      );
+    });
+  });
+}
+
+function chainOf(leaf: DetailedPeerCertificate): Buffer[] {
+  const chain: Buffer[] = [];
+  for (
+    let at: DetailedPeerCertificate | undefined = leaf;
+    at?.raw && chain.length < 8;
+    at = at.issuerCertificate === at ? undefined : at.issuerCertificate
+  )
+    chain.push(at.raw);
+  return chain;
+}

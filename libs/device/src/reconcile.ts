@@ -1,0 +1,33 @@
+import { sameSlice, type Journal, type Slot } from './journal.js';
+
+/** What the store lacks for the desired slice; `manifest: false` while that is not known yet. */
+export interface StoreView {
+  readonly manifest: boolean;
+  readonly missingChunks: readonly string[];
+}
+
+export type Step =
+  | { readonly kind: 'none' }
+  /** Nothing to do before then. */
+  | { readonly kind: 'wait'; readonly ms: number }
+  | { readonly kind: 'fetch-manifest'; readonly slot: Slot }
+  | { readonly kind: 'fetch'; readonly slot: Slot; readonly chunkIds: readonly string[] }
+  | { readonly kind: 'activate'; readonly slot: Slot }
+  /** The running slice is the desired one already: only the generation moves. */
+  | { readonly kind: 'adopt'; readonly slot: Slot }
+  | { readonly kind: 'clear'; readonly slot: Slot };
+
+/** Pure: the one next step from what is active to what is desired. Repeating it until `none` converges, whatever happened in between. */
+export function reconcile(journal: Journal, store: StoreView, nowMs: number): Step {
+  const { desired, active, failure } = journal;
+  if (!desired) return { kind: 'none' };
+  if (desired.modelVersionId === '') return active ? { kind: 'clear', slot: desired } : { kind: 'none' };
+  if (active && sameSlice(active, desired)) return active.generation === desired.generation ? { kind: 'none' } : { kind: 'adopt', slot: desired };
+  if (failure?.generation === desired.generation) {
+    if (failure.final) return { kind: 'none' };
+    if (nowMs < failure.retryAtMs) return { kind: 'wait', ms: failure.retryAtMs - nowMs };
+  }
+  if (!store.manifest) return { kind: 'fetch-manifest', slot: desired };
+  if (store.missingChunks.length > 0) return { kind: 'fetch', slot: desired, chunkIds: store.missingChunks };
+  return { kind: 'activate', slot: desired };
+}

@@ -1,0 +1,259 @@
+import { performance } from 'node:perf_hooks';
+import { Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
+import {
+  DeviceServiceClient,
+  type Desired,
+  type Heartbeat,
+  type Hello,
+  type InferenceEvent,
+  type LatencyReport,
+  type Report,
+  type SessionRequest,
+  type SessionResponse,
+  type StartInference,
+  type SyncResponse,
+  type Welcome,
+} from '@matfleet/protocol';
+import { failuresAfter, retryPlan } from './backoff.js';
+import { ReportSpool } from './spool.js';
+
+/** What the device answers to the session's events. None may throw. */
+export interface SessionHandlers {
+  hello(): Hello | Promise<Hello>;
+  /** Drains the latency measured since the last heartbeat. */
+  heartbeat(): Omit<Heartbeat, 'sequence' | 'monotonicMs'>;
+  /** Latency whose heartbeat was not acknowledged; it belongs into the next one. */
+  restoreLatency(reports: readonly LatencyReport[]): void;
+  desired(desired: Desired): void;
+  startInference(start: StartInference): void;
+  cancelInference(attemptId: string): void;
+  /** The control plane can be reached, or not any more. */
+  online(online: boolean, why: string): void;
+}
+
+export interface SessionOptions {
+  readonly client: DeviceServiceClient;
+  readonly handlers: SessionHandlers;
+  /** Uniform in [0, 1). */
+  readonly random?: () => number;
+  readonly welcomeTimeoutMs?: number;
+  /** Streams in a row that got no Welcome before one round trip by Sync is tried. */
+  readonly syncAfter?: number;
+}
+
+type Link = { readonly send: (message: SessionRequest) => void };
+
+/** The device's side of the session: dials, says Hello, beats, resumes and dials again until stopped. */
+export class DeviceSession {
+  private readonly spool = new ReportSpool();
+  private readonly random: () => number;
+  private link: Link | undefined;
+  private sequence = 0n;
+  /** Latency of heartbeats on their way, by sequence; at most a lease's worth. */
+  private readonly unacknowledged = new Map<bigint, LatencyReport[]>();
+
+  constructor(private readonly options: SessionOptions) {
+    this.random = options.random ?? Math.random;
+  }
+
+  get online(): boolean {
+    return this.link !== undefined;
+  }
+
+  /** Sent now or after the next Welcome, until it is acknowledged. */
+  report(report: Omit<Report, 'sequence'>): void {
+    const numbered = this.spool.add(report);
+    this.link?.send({ message: { $case: 'report', value: numbered } });
+  }
+
+  /** False when there is no session: the attempt is lost then, since the router has given it up. */
+  inferenceEvent(event: InferenceEvent): boolean {
+    this.link?.send({ message: { $case: 'inferenceEvent', value: event } });
+    return this.link !== undefined;
+  }
+
+  /** Runs until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    let failures = 0;
+    let unwelcomed = 0;
+    while (!signal.aborted) {
+      const plan = retryPlan(failures, this.random());
+      const startedAt = performance.now();
+      if (failures > 0) await sleep(plan.beforeMs, signal);
+      if (signal.aborted) return;
+      const ended = await this.stream(signal);
+      unwelcomed = ended.welcome ? 0 : unwelcomed + 1;
+      if (unwelcomed >= (this.options.syncAfter ?? 3)) {
+        const polled = await this.poll(signal);
+        if (polled) unwelcomed = 0;
+      }
+      if (signal.aborted) return;
+      failures = ended.drainMs === undefined ? failuresAfter(failures, ended.healthyMs) : 0;
+      // Everybody lost the session together when the server went away; come back spread out.
+      const spread = ended.drainMs ?? ended.welcome?.reconnectJitterMs ?? 0;
+      const restMs = failures > 1 ? plan.windowMs - (performance.now() - startedAt) : 0;
+      await sleep(Math.max(0, restMs) + this.random() * spread, signal);
+    }
+  }
+
+  private async stream(signal: AbortSignal): Promise<{ welcome: Welcome | undefined; healthyMs: number; drainMs: number | undefined }> {
+    const { client, handlers, welcomeTimeoutMs = 10_000 } = this.options;
+    const hello = await handlers.hello();
+    if (signal.aborted) return { welcome: undefined, healthyMs: 0, drainMs: undefined };
+    const call: ClientDuplexStream<SessionRequest, SessionResponse> = client.session();
+    return new Promise((resolve) => {
+      let welcome: Welcome | undefined;
+      let welcomedAt = 0;
+      let drainMs: number | undefined;
+      let why = 'the control plane closed the session';
+      let beat: NodeJS.Timeout | undefined;
+      let watch: NodeJS.Timeout | undefined;
+      let over = false;
+      const give = (reason: string): void => {
+        why = reason;
+        call.cancel();
+        // A peer that is gone does not confirm the cancellation.
+        setTimeout(end, 500).unref();
+      };
+      const alive = (limitMs: number): void => {
+        clearTimeout(watch);
+        watch = setTimeout(() => give(`nothing came from the control plane for ${limitMs} ms`), limitMs);
+      };
+      const stop = (): void => give('the agent stops');
+      const end = (): void => {
+        if (over) return;
+        over = true;
+        clearInterval(beat);
+        clearTimeout(watch);
+        signal.removeEventListener('abort', stop);
+        const healthyMs = welcome ? performance.now() - welcomedAt : 0;
+        this.unlink(why);
+        resolve({ welcome, healthyMs, drainMs });
+      };
+      call.on('data', (response: SessionResponse) => {
+        if (over) return;
+        const message = response.message;
+        if (message?.$case === 'welcome') {
+          welcome = message.value;
+          welcomedAt = performance.now();
+          this.connect({ send: (request) => void (over || call.write(request)) });
+          const beatMs = Math.max(100, welcome.heartbeatMs);
+          beat = setInterval(() => this.beat(), beatMs);
+          this.beat();
+        } else if (message?.$case === 'drain') {
+          drainMs = message.value.withinMs;
+          why = `the control plane asks to come back later: ${message.value.reason}`;
+        } else if (message) this.receive(message);
+        alive(welcome ? Math.max(1_000, welcome.leaseMs) : welcomeTimeoutMs);
+      });
+      call.on('error', (error: ServiceError) => {
+        if (why === 'the control plane closed the session') why = error.details || error.message;
+        end();
+      });
+      call.on('end', () => {
+        call.end();
+        end();
+      });
+      call.on('close', end);
+      signal.addEventListener('abort', stop, { once: true });
+      alive(welcomeTimeoutMs);
+      call.write({ message: { $case: 'hello', value: hello } });
+    });
+  }
+
+  /** Exchanges the same messages by unary calls while streams do not get through; true once one call worked. */
+  private async poll(signal: AbortSignal): Promise<boolean> {
+    const { handlers } = this.options;
+    const outbox: SessionRequest[] = [{ message: { $case: 'hello', value: await handlers.hello() } }];
+    let epoch = 0n;
+    let heartbeatMs = 5_000;
+    let worked = false;
+    const until = performance.now() + 60_000;
+    while (!signal.aborted && performance.now() < until) {
+      let answer: SyncResponse;
+      try {
+        answer = await this.sync(epoch, outbox.splice(0));
+      } catch (error) {
+        this.unlink((error as Error).message);
+        return worked;
+      }
+      worked = true;
+      for (const { message } of answer.messages) {
+        if (message?.$case === 'welcome') {
+          epoch = message.value.epoch;
+          heartbeatMs = Math.max(100, message.value.heartbeatMs);
+          this.connect({ send: (request) => void outbox.push(request) });
+        } else if (message) this.receive(message);
+      }
+      if (epoch === 0n) return false;
+      if (outbox.length === 0) await sleep(heartbeatMs, signal);
+      this.beat();
+    }
+    this.unlink('trying a stream again');
+    return worked;
+  }
+
+  private sync(epoch: bigint, messages: SessionRequest[]): Promise<SyncResponse> {
+    return new Promise((resolve, reject) =>
+      this.options.client.sync({ epoch, messages }, new Metadata(), { deadline: Date.now() + 15_000 }, (error, response) =>
+        error ? reject(error) : resolve(response),
+      ),
+    );
+  }
+
+  private connect(link: Link): void {
+    this.link = link;
+    this.options.handlers.online(true, 'welcome');
+    for (const report of this.spool.pending()) link.send({ message: { $case: 'report', value: report } });
+  }
+
+  private unlink(why: string): void {
+    const wasOnline = this.link !== undefined;
+    this.link = undefined;
+    for (const reports of this.unacknowledged.values()) this.options.handlers.restoreLatency(reports);
+    this.unacknowledged.clear();
+    if (wasOnline || why !== '') this.options.handlers.online(false, why);
+  }
+
+  private beat(): void {
+    if (!this.link) return;
+    const body = this.options.handlers.heartbeat();
+    const sequence = ++this.sequence;
+    if (body.latency.length > 0) this.unacknowledged.set(sequence, body.latency);
+    this.link.send({ message: { $case: 'heartbeat', value: { ...body, sequence, monotonicMs: BigInt(Math.floor(performance.now())) } } });
+  }
+
+  private receive(message: NonNullable<SessionResponse['message']>): void {
+    const { handlers } = this.options;
+    switch (message.$case) {
+      case 'desired':
+        return handlers.desired(message.value);
+      case 'heartbeatAck':
+        for (const sequence of this.unacknowledged.keys()) if (sequence <= message.value.sequence) this.unacknowledged.delete(sequence);
+        return;
+      case 'reportAck':
+        return this.spool.acknowledge(message.value.sequence);
+      case 'startInference':
+        return handlers.startInference(message.value);
+      case 'cancelInference':
+        return handlers.cancelInference(message.value.attemptId);
+      case 'welcome':
+      case 'drain':
+        return;
+    }
+  }
+}
+
+/** Ends early, without an error, when `signal` aborts. */
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (ms <= 0 || signal.aborted) return resolve();
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}

@@ -1,0 +1,44 @@
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { ZodType } from 'zod';
+
+/** Replaces a small file so that a reader sees the old or the new bytes, also after power loss. Synchronous: callers order their steps by it. */
+export function writeFileDurably(path: string, data: string | Uint8Array, mode = 0o600): void {
+  const temporary = `${path}.tmp`;
+  const file = openSync(temporary, 'w', mode);
+  try {
+    writeFileSync(file, data);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+  renameSync(temporary, path);
+  syncDirectory(dirname(path));
+}
+
+/** Makes renames inside `path` durable. */
+export function syncDirectory(path: string): void {
+  const directory = openSync(path, 'r');
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
+}
+
+/** Undefined when there is no file. A file that does not parse is set aside as `<path>.damaged`: a device must start without its state rather than not at all. */
+export function readStateFile<T>(path: string, schema: ZodType<T>): T | undefined {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch {
+    renameSync(path, `${path}.damaged`);
+    return undefined;
+  }
+}
