@@ -1,6 +1,6 @@
 """Muon for the matrices, Adam for tables, norms and coefficients, over one flat buffer that two processes share.
 
-Each process updates its own half of the tensors. Same-shaped matrices are orthogonalised together (one bmm).
+The processes take the jobs one by one. Same-shaped matrices are orthogonalised together (one bmm).
 """
 import torch
 
@@ -24,27 +24,29 @@ def is_matrix(name, shape):
 
 
 class Optimiser:
-    def __init__(self, layout, flat, m1, m2, rank, ranks=2):
+    def __init__(self, layout, flat, m1, m2):
         """layout: name -> (start, end, shape) in the flat buffers."""
         self.flat, self.m1, self.m2 = flat, m1, m2
-        groups, load = {}, [0.0] * ranks
+        groups = {}
         for n, (a, b, s) in layout.items():
             if is_matrix(n, s): groups.setdefault(s, []).append((a, b))
         jobs = []
         for s, items in groups.items():
             for part in (items[: len(items) // 2], items[len(items) // 2:]):
                 if part: jobs.append((min(s) ** 2 * max(s) * len(part), ("muon", s, part)))
+        small = {}
         for n, (a, b, s) in layout.items():
-            if not is_matrix(n, s): jobs.append(((b - a) * 20, ("adam", n, [(a, b)])))
-        self.mine = []
-        for cost, job in sorted(jobs, key=lambda j: -j[0]):
-            r = load.index(min(load)); load[r] += cost
-            if r == rank: self.mine.append(job)
+            if is_matrix(n, s): continue
+            if n.startswith("embed_tokens"): jobs.append(((b - a) * 20, ("adam", n, [(a, b)])))
+            else: small.setdefault("modality_router" if "modality_router" in n else "layer " + n.split(".")[1], []).append((a, b))
+        for n, items in small.items(): jobs.append((len(items) * 2000, ("adam", n, items)))
+        self.jobs = [job for _, job in sorted(jobs, key=lambda j: -j[0])]           # the dearest first
 
     @torch.no_grad()
-    def step(self, grad, scale, t):
-        """grad(a, b) -> gradient of a range; scale: learning-rate factor; t: step from 1."""
-        for kind, what, items in self.mine:
+    def step(self, grad, scale, t, take):
+        """grad(a, b) -> gradient of a range; scale: learning-rate factor; t: step from 1; take: job numbers."""
+        for j in take:
+            kind, what, items = self.jobs[j]
             if kind == "muon":
                 lr = LR_MUON * scale * max(1, what[0] / what[1]) ** 0.5
                 up = []
@@ -54,9 +56,9 @@ class Optimiser:
                 up = newton_schulz(torch.stack(up))
                 for (a, b), u in zip(items, up): self.flat[a:b].mul_(1 - lr * DECAY).sub_(u.reshape(-1), alpha=lr)
             else:
-                (a, b), = items
                 lr = LR_ADAM * scale * (5 if "modality_router" in what else 1)
-                g, m, v, p = grad(a, b), self.m1[a:b], self.m2[a:b], self.flat[a:b]
-                m.lerp_(g, 1 - BETAS[0]); v.lerp_(g * g, 1 - BETAS[1])
-                if what.startswith("embed_tokens"): p.mul_(1 - lr * DECAY)
-                p.sub_((m / (1 - BETAS[0] ** t)) / ((v / (1 - BETAS[1] ** t)).sqrt() + EPS), alpha=lr)
+                for a, b in items:
+                    g, m, v, p = grad(a, b), self.m1[a:b], self.m2[a:b], self.flat[a:b]
+                    m.lerp_(g, 1 - BETAS[0]); v.lerp_(g * g, 1 - BETAS[1])
+                    if what.startswith("embed_tokens"): p.mul_(1 - lr * DECAY)
+                    p.sub_((m / (1 - BETAS[0] ** t)) / ((v / (1 - BETAS[1] ** t)).sqrt() + EPS), alpha=lr)

@@ -2,8 +2,8 @@
 
     python3 tools/nano/train.py --out models/nano --minutes 30 --seed 7
 
-Two processes, one per core, share the parameters: one computes the gradient of the full model, the other that of a
-slice drawn at random; both update half of the tensors. A checkpoint is written every two minutes (--resume continues).
+Two processes, one per core, share the parameters. A step is a pool of micro-batches, half of them through the full model
+and half through slices drawn at random; a free process takes the next one, and the next tensor to update. A checkpoint is written every two minutes (--resume continues).
 """
 import argparse, json, math, os, random, sys, tempfile, time
 
@@ -55,53 +55,69 @@ def rate(frac, step):
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, (frac - 0.35) / 0.65)))
 
 
-def worker(rank, a, rows, held, sh, barrier):
+def worker(rank, a, rows, held, sh, barrier, counters):
     torch.set_num_threads(1)
-    lay, _ = layout(CONFIG)
-    flat, G, m1, m2, info = sh
-    params = {}
-    for n, (x, y, s) in lay.items():
-        p = flat[x:y].view(s).detach().requires_grad_(True); p.grad = G[rank][x:y].view(s); params[n] = p
+    lay, n = layout(CONFIG)
+    flat, G, m1, m2, info = sh                               # G [rank][full | slice][n]
+    params, grads = {}, ({}, {})
+    for name, (x, y, s) in lay.items():
+        params[name] = flat[x:y].view(s).detach().requires_grad_(True)
+        for k in (0, 1): grads[k][name] = G[rank][k][x:y].view(s)
     net = model.Gemma3n(CONFIG, params)
-    opt = optim.Optimiser(lay, flat, m1, m2, rank)
-    it = Batches(rows, a.batch if rank == 0 else a.batch2, a.seed * 1000 + rank + int(info[0]) * 7)
+    opt = optim.Optimiser(lay, flat, m1, m2)
+    it = [Batches(rows, size // a.micro, a.seed * 1000 + rank * 2 + k + int(info[0]) * 7) for k, size in enumerate((a.batch, a.batch2))]
     r = random.Random(a.seed * 77 + int(info[0]))
     weight = dict(zip(("narrow", "middle", "wide"), map(float, a.lambdas.split(","))))
     limit, t0, used0 = a.minutes * 60, time.time(), float(info[1])
-    last_save = last_eval = time.time(); avg = None; tokens = 0; first = step = int(info[0])
+    last_save = last_eval = time.time(); avg = None; first = step = int(info[0]); half = slice(0, n // 2) if rank == 0 else slice(n // 2, n)
+
+    def take(counter, stop):
+        """The next piece of work of this step: whichever process is free takes it (the other core may be busy elsewhere)."""
+        with counter.get_lock():
+            if counter.value >= stop: return None
+            counter.value += 1
+            return counter.value - 1
+
     while True:
-        if rank == 0: info[2] = used0 + time.time() - t0        # rank 0 owns the clock
-        widths, skip, kind = slices.draw(r)                     # the same draw in both processes
+        if rank == 0: info[2] = used0 + time.time() - t0; info[3:5] = 0      # rank 0 owns the clock
+        draws = [slices.draw(r) for _ in range(a.micro)]        # the same draws in both processes
+        G[rank].zero_(); done = step - first
         barrier.wait()
         used = float(info[2]); frac = used / limit
         if frac >= 1: break
-        G[rank].zero_()
-        ids, tgt, start = it.next()
-        logits = net.forward(ids, start) if rank == 0 else net.forward(ids, start, widths, skip)
-        loss = F.cross_entropy(logits.flatten(0, 1), tgt.flatten(), ignore_index=-100)
-        loss.backward()
-        info[3 + rank] = loss.item(); info[5 + rank] = G[rank].norm().item()
+        while (k := take(counters[0], (done + 1) * 2 * a.micro)) is not None:
+            k -= done * 2 * a.micro; part = k // a.micro         # full-model pieces first, then slices
+            for name, p in params.items(): p.grad = grads[part][name]
+            ids, tgt, start = it[part].next()
+            widths, skip, kind = draws[k % a.micro] if part else (None, (), "")
+            logits = net.forward(ids, start, widths, skip)
+            loss = F.cross_entropy(logits.flatten(0, 1), tgt.flatten(), ignore_index=-100)
+            (loss * ((weight[kind] if part else 1) / a.micro)).backward()
+            with counters[0].get_lock(): info[3 + part] += loss.item() / a.micro
         barrier.wait()
-        n0, n1 = float(info[5]), float(info[6])
-        w = weight[kind] * min(1.0, n0 / max(n1, 1e-9))         # a slice never pulls harder than the full model
-        norm = (G[0] + w * G[1]).norm().item(); clip = min(1.0, 1.0 / max(norm, 1e-9))
-        opt.step(lambda x, y: (G[0][x:y] + w * G[1][x:y]) * clip, rate(frac, step), step + 1)
-        step += 1; tokens += ids.numel()
+        for part in (0, 1): G[0][part][half] += G[1][part][half]; info[5 + 2 * part + rank] = G[0][part][half].norm().item() ** 2
+        barrier.wait()
+        n0, n1 = float(info[5] + info[6]) ** 0.5, float(info[7] + info[8]) ** 0.5
+        w = min(1.0, 0.5 * n0 / max(n1, 1e-9))                  # slices never pull harder than half of the full model
+        clip = min(1.0, 1.0 / max(n0 + w * n1, 1e-9))
+        jobs = iter(lambda: take(counters[1], (done + 1) * len(opt.jobs)), None)
+        opt.step(lambda x, y: (G[0][0][x:y] + w * G[0][1][x:y]) * clip, rate(frac, step), step + 1, (j - done * len(opt.jobs) for j in jobs))
+        step += 1
         barrier.wait()
         if rank == 0:
             avg = float(info[3]) if avg is None else 0.95 * avg + 0.05 * float(info[3])
-            if step % 25 == 0: print(f"step {step} {used:.0f}s full {avg:.4f} {kind} {float(info[4]):.4f} norm {norm:.2f} lr {rate(frac, step):.3f} {(step - first) / (time.time() - t0):.2f} steps/s", flush=True)
+            if step % 25 == 0: print(f"step {step} {used:.0f}s full {avg:.4f} slices {float(info[4]):.4f} norm {n0:.2f} {n1:.2f} lr {rate(frac, step):.3f} {(step - first) / (time.time() - t0):.2f} steps/s", flush=True)
             if time.time() - last_save > 120:
                 last_save = time.time(); save(a.work, sh, step, used)
             if time.time() - last_eval > a.eval_every:
                 last_eval = time.time(); out = []
-                for n, wd, sk in (("32 skip 5-8", 32, (5, 6, 7, 8)), ("32", 32, ()), ("128", 128, ()), ("512", 512, ())):
+                for n_, wd, sk in (("32 skip 5-8", 32, (5, 6, 7, 8)), ("32", 32, ()), ("128", 128, ()), ("512", 512, ())):
                     ok = evaluate.exact(net, [x[0] for x in held[::3]], *slices.spec(wd, sk))
                     pc = [o for o, x in zip(ok, held[::3]) if x[1] == "part_code"]
-                    out.append(f"{n}: {100 * sum(ok) / len(ok):.1f} (codes {100 * sum(pc) / len(pc):.0f})")
-                bad = {}
-                for o, x in zip(ok, held[::3]): bad.setdefault(x[1], []).append(o)
-                print("  eval", "; ".join(out), "| full:", " ".join(f"{k} {100 * sum(v) / len(v):.0f}" for k, v in bad.items()), flush=True)
+                    out.append(f"{n_}: {100 * sum(ok) / len(ok):.1f} (codes {100 * sum(pc) / len(pc):.0f})")
+                by = {}
+                for o, x in zip(ok, held[::3]): by.setdefault(x[1], []).append(o)
+                print("  eval", "; ".join(out), "| full:", " ".join(f"{k} {100 * sum(v) / len(v):.0f}" for k, v in by.items()), flush=True)
     if rank == 0: save(a.work, sh, step, used)
 
 
@@ -114,6 +130,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--out", default="models/nano"); ap.add_argument("--minutes", type=float, default=30); ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--examples", type=int, default=300000); ap.add_argument("--batch", type=int, default=32); ap.add_argument("--batch2", type=int, default=40)
+    ap.add_argument("--micro", type=int, default=2, help="pieces per half of a step")
     ap.add_argument("--lambdas", default="0.1,0.25,0.4", help="weight of a narrow, middle, wide second slice")
     ap.add_argument("--mix", default="", help="function=share,… changes the training mixture")
     ap.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "nano-train")); ap.add_argument("--resume", action="store_true")
@@ -135,15 +152,15 @@ def main():
     tok = tokenizer.Tokenizer(tk)
     rows = evaluate.encode(tok, examples); hrows = [(p, e["function"]) for p, e in zip(evaluate.encode(tok, [(e["text"], e["expected"]) for e in held]), held)]
     lay, n = layout(CONFIG)
-    flat, G, m1, m2, info = (torch.zeros(n), torch.zeros(2, n), torch.zeros(n), torch.zeros(n), torch.zeros(8, dtype=torch.float64))
+    flat, G, m1, m2, info = (torch.zeros(n), torch.zeros(2, 2, n), torch.zeros(n), torch.zeros(n), torch.zeros(9, dtype=torch.float64))
     if state:
         flat.copy_(state["flat"]); m1.copy_(state["m1"]); m2.copy_(state["m2"]); info[0] = state["step"]; info[1] = a.used if a.used >= 0 else state["used"]
     else:
         for name, (x, y, s) in lay.items(): model.init(name, flat[x:y].view(s), CONFIG)
     sh = [t.share_memory_() for t in (flat, G, m1, m2, info)]
     print(f"{n} parameters, {len(rows)} examples ({len(set(x[0].lower() for x in examples))} distinct), prompt {sum(len(p) for p, _ in rows) / len(rows):.1f}, answer {sum(len(x) for _, x in rows) / len(rows):.1f} tokens, held out {len(held)}", flush=True)
-    ctx = mp.get_context("fork"); barrier = ctx.Barrier(2)
-    ps = [ctx.Process(target=worker, args=(r, a, rows, hrows, sh, barrier)) for r in range(2)]
+    ctx = mp.get_context("fork"); barrier = ctx.Barrier(2); counters = [ctx.Value("q", 0) for _ in range(2)]
+    ps = [ctx.Process(target=worker, args=(r, a, rows, hrows, sh, barrier, counters)) for r in range(2)]
     for p in ps: p.start()
     for p in ps: p.join()
     if any(p.exitcode for p in ps): sys.exit("training failed; continue with --resume")
