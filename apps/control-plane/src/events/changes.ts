@@ -1,29 +1,43 @@
 import type { Observable } from 'rxjs';
 
 /**
- * Turns events into the states they point at, for subscriptions: yields `load(id)` once for each id that changed since it was last
- * yielded. A slow reader gets fewer states, never older ones, and at most one id a thing is held, whatever the rate of events.
- * States that `load` no longer finds are left out.
+ * Turns events into the states they point at, for subscriptions: gives `load(id)` once for each id that changed since it was last
+ * given. A slow reader gets fewer states, never older ones, and one id is held at most once, whatever the rate of events. States that
+ * `load` no longer finds are left out. Listens from the call on, until `return()`.
  */
-export async function* changes<E, T>(events: Observable<E>, idOf: (event: E) => string, load: (id: string) => Promise<T | undefined>): AsyncGenerator<T, void, undefined> {
-  const waiting = new Set<string>();
-  let wake: (() => void) | undefined;
+export function changes<E, T>(events: Observable<E>, idOf: (event: E) => string, load: (id: string) => Promise<T | undefined>): AsyncIterableIterator<T> {
+  const changed = new Set<string>();
+  let wake: () => void = () => {};
+  let closed = false;
   const subscription = events.subscribe((event) => {
-    waiting.add(idOf(event));
-    wake?.();
+    changed.add(idOf(event));
+    wake();
   });
-  try {
+
+  const next = async (): Promise<IteratorResult<T>> => {
     for (;;) {
-      const [id] = waiting;
+      if (closed) return { done: true, value: undefined };
+      const [id] = changed;
       if (id === undefined) {
         await new Promise<void>((resolve) => (wake = resolve));
         continue;
       }
-      waiting.delete(id);
-      const state = await load(id);
-      if (state !== undefined) yield state;
+      changed.delete(id);
+      const value = await load(id);
+      if (value !== undefined) return { done: false, value };
     }
-  } finally {
-    subscription.unsubscribe();
-  }
+  };
+
+  return {
+    next,
+    return: () => {
+      closed = true;
+      subscription.unsubscribe();
+      wake();
+      return Promise.resolve({ done: true as const, value: undefined });
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }

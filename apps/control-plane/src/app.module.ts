@@ -1,0 +1,30 @@
+import { type DynamicModule, Module } from '@nestjs/common';
+import { AccessModule } from './access/access.module.js';
+import { CatalogModule } from './catalog/catalog.module.js';
+import type { Config } from './config.js';
+import { ConfigModule } from './config.module.js';
+import { DatabaseModule } from './database/database.module.js';
+import { EventsModule } from './events/events.module.js';
+import { GraphqlModule } from './graphql.module.js';
+import { QueueModule } from './queue/queue.module.js';
+import { TelemetryModule } from './telemetry.module.js';
+
+@Module({})
+export class AppModule {
+  /** What lies under the features, and the features: the product's table of contents. */
+  static forRoot(config: Config, databaseUrl: string): DynamicModule {
+    return {
+      module: AppModule,
+      imports: [
+        ConfigModule.forRoot(config),
+        DatabaseModule.forRoot(databaseUrl),
+        EventsModule,
+        TelemetryModule,
+        QueueModule.forRoot({ databaseUrl, redisUrl: config.redisUrl }),
+        GraphqlModule,
+        AccessModule,
+        CatalogModule,
+      ],
+    };
+  }
+}

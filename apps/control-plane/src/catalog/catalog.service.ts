@@ -1,0 +1,155 @@
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
+import { Manifest, versionId } from '@matfleet/model';
+import { CONFIG, type Config } from '../config.js';
+import { DomainError } from '../errors.js';
+import { FleetEvents } from '../events/fleet-events.js';
+import { Metrics } from '../telemetry.js';
+import { describeIssues } from '../zod.pipe.js';
+import { ChunkStore } from './chunk-store.js';
+import { ModelRepository, type ModelRow } from './model.repository.js';
+
+const MANIFESTS_CACHED_MAX = 8;
+
+/** A model version as the rest of the control plane sees it. */
+export interface ModelVersion extends ModelRow {
+  readonly manifest: Manifest;
+}
+
+/** Which models there are, and their bytes. */
+@Injectable()
+export class CatalogService implements OnModuleInit {
+  private readonly log = new Logger('catalog');
+  private readonly store: ChunkStore;
+  /** Parsed manifests by version id, the least recently used first. */
+  private readonly manifests = new Map<string, Manifest>();
+
+  constructor(
+    @Inject(CONFIG) private readonly config: Config,
+    private readonly models: ModelRepository,
+    private readonly events: FleetEvents,
+    private readonly metrics: Metrics,
+  ) {
+    this.store = new ChunkStore(join(config.dataDir, 'chunks'));
+  }
+
+  async onModuleInit(): Promise<void> {
+    await this.store.open();
+  }
+
+  /** Takes a manifest, exactly as the package holds it, and says which chunks are still to be sent. Safe to repeat. */
+  async register(manifestBytes: Uint8Array): Promise<{ id: string; name: string; missingChunks: string[]; published: boolean }> {
+    const manifest = parseManifest(manifestBytes);
+    const tooLarge = manifest.chunks.find((chunk) => chunk.bytes > this.config.chunkBytesMax);
+    if (tooLarge)
+      throw new DomainError('payload-too-large', `chunk ${tooLarge.id} has ${tooLarge.bytes} bytes; MATFLEET_CHUNK_BYTES_MAX allows ${this.config.chunkBytesMax}`);
+    const id = versionId(manifestBytes);
+    await this.models.register({ id, name: manifest.name, manifest: manifestBytes }, manifest.chunks);
+    const row = await this.models.find(id);
+    return { id, name: manifest.name, missingChunks: await this.missingChunks(manifest), published: Boolean(row?.publishedAt) };
+  }
+
+  /** Takes the bytes of a chunk that a registered manifest names. A chunk that is here already is read to its end and left as it is. */
+  async putChunk(id: string, source: Readable): Promise<void> {
+    const bytes = await this.models.chunkBytes(id);
+    if (bytes === undefined) throw new DomainError('failed-precondition', `no registered manifest names chunk ${id.slice(0, 80)}: send the manifest first`);
+    if ((await this.store.bytesOf(id)) === bytes) {
+      for await (const _ of source); // The client is still sending.
+      return;
+    }
+    await this.store.put(id, bytes, source);
+    this.metrics.uploadedBytes.inc(bytes);
+  }
+
+  /** Opens the version to devices. Refuses while a chunk is missing; safe to repeat. */
+  async publish(id: string): Promise<ModelVersion> {
+    const version = await this.version(id);
+    const missing = await this.missingChunks(version.manifest);
+    if (missing.length > 0)
+      throw new DomainError(
+        'failed-precondition',
+        `model ${version.name} (${id.slice(0, 12)}) lacks ${missing.length} of ${version.manifest.chunks.length} chunks: ${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`,
+      );
+    if (await this.models.publish(id, new Date())) {
+      this.log.log({ modelVersionId: id, model: version.name, msg: 'model version published' });
+      this.events.emit({ kind: 'model-published', modelVersionId: id });
+    }
+    return this.version(id);
+  }
+
+  /** Newest first; at most 200. */
+  async list(): Promise<ModelVersion[]> {
+    const versions: ModelVersion[] = [];
+    for (const row of await this.models.list()) versions.push({ ...row, manifest: await this.manifestOf(row.id) });
+    return versions;
+  }
+
+  async version(id: string): Promise<ModelVersion> {
+    const version = await this.findVersion(id);
+    if (!version) throw new DomainError('not-found', `no model version ${id.slice(0, 80)}`);
+    return version;
+  }
+
+  async findVersion(id: string): Promise<ModelVersion | undefined> {
+    const row = await this.models.find(id);
+    return row ? { ...row, manifest: await this.manifestOf(id) } : undefined;
+  }
+
+  /** What a device without a version of its own should run: the newest version that an update brought to the whole fleet, else the first published one. */
+  async currentVersion(): Promise<ModelVersion | undefined> {
+    const id = await this.models.currentId();
+    return id === undefined ? undefined : this.findVersion(id);
+  }
+
+  /** The manifest's exact bytes, whose SHA-256 is the id. */
+  async manifestBytes(id: string): Promise<Uint8Array> {
+    const bytes = await this.models.manifest(id);
+    if (!bytes) throw new DomainError('not-found', `no model version ${id.slice(0, 80)}`);
+    return bytes;
+  }
+
+  /** Size of a chunk that is here, in bytes. */
+  async chunkBytes(id: string): Promise<number> {
+    const bytes = await this.store.bytesOf(id);
+    if (bytes === undefined) throw new DomainError('not-found', `no chunk ${id}`);
+    return bytes;
+  }
+
+  /** Streams bytes [offset, offset + length) of a chunk, to its end when `length` is 0 or reaches beyond it. */
+  async openChunk(id: string, offset = 0, length = 0): Promise<Readable> {
+    const bytes = await this.chunkBytes(id);
+    if (offset < 0 || offset >= bytes) throw new DomainError('out-of-range', `chunk ${id} has ${bytes} bytes, so none at offset ${offset}`);
+    return this.store.read(id, offset, length > 0 ? Math.min(bytes, offset + length) : bytes);
+  }
+
+  private async missingChunks(manifest: Manifest): Promise<string[]> {
+    const missing: string[] = [];
+    for (const { id, bytes } of manifest.chunks) if ((await this.store.bytesOf(id)) !== bytes) missing.push(id);
+    return [...new Set(missing)];
+  }
+
+  private async manifestOf(id: string): Promise<Manifest> {
+    const cached = this.manifests.get(id);
+    const manifest = cached ?? parseManifest(await this.manifestBytes(id));
+    this.manifests.delete(id);
+    this.manifests.set(id, manifest);
+    for (const oldest of this.manifests.keys()) {
+      if (this.manifests.size <= MANIFESTS_CACHED_MAX) break;
+      this.manifests.delete(oldest);
+    }
+    return manifest;
+  }
+}
+
+function parseManifest(bytes: Uint8Array): Manifest {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new DomainError('invalid-argument', `the manifest (${bytes.length} bytes) is not JSON in UTF-8`, { cause });
+  }
+  const result = Manifest.safeParse(json);
+  if (!result.success) throw new DomainError('invalid-argument', `the manifest is not a matfleet-package-1: ${describeIssues(result.error)}`);
+  return result.data;
+}

@@ -1,0 +1,62 @@
+import { Injectable } from '@nestjs/common';
+import { PrismaService } from '../database/prisma.service.js';
+
+export interface ModelRow {
+  id: string;
+  name: string;
+  createdAt: Date;
+  publishedAt: Date | null;
+}
+
+const ROW = { id: true, name: true, createdAt: true, publishedAt: true } as const;
+const LIST_MAX = 200;
+
+@Injectable()
+export class ModelRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  /** Newest first; at most 200. */
+  async list(): Promise<ModelRow[]> {
+    return this.prisma.modelVersion.findMany({ select: ROW, orderBy: { createdAt: 'desc' }, take: LIST_MAX });
+  }
+
+  async find(id: string): Promise<ModelRow | null> {
+    return this.prisma.modelVersion.findUnique({ where: { id }, select: ROW });
+  }
+
+  async manifest(id: string): Promise<Uint8Array | undefined> {
+    return (await this.prisma.modelVersion.findUnique({ where: { id }, select: { manifest: true } }))?.manifest;
+  }
+
+  /** Registers the version and the chunks it names; a version that is there already stays as it is. */
+  async register(version: { id: string; name: string; manifest: Uint8Array }, chunks: readonly { id: string; bytes: number }[]): Promise<void> {
+    await this.prisma.$transaction([
+      this.prisma.modelVersion.createMany({ data: [{ ...version, manifest: new Uint8Array(version.manifest) }], skipDuplicates: true }),
+      this.prisma.chunk.createMany({ data: chunks.map(({ id, bytes }) => ({ id, bytes: BigInt(bytes) })), skipDuplicates: true }),
+    ]);
+  }
+
+  /** Size of a chunk that some version names, in bytes. */
+  async chunkBytes(id: string): Promise<number | undefined> {
+    const row = await this.prisma.chunk.findUnique({ where: { id }, select: { bytes: true } });
+    return row ? Number(row.bytes) : undefined;
+  }
+
+  /** True when this call published it, false when it was published before. */
+  async publish(id: string, now: Date): Promise<boolean> {
+    const { count } = await this.prisma.modelVersion.updateMany({ where: { id, publishedAt: null }, data: { publishedAt: now } });
+    return count === 1;
+  }
+
+  /** The version that the newest update of the whole fleet brought, else the first that was published. */
+  async currentId(): Promise<string | undefined> {
+    const update = await this.prisma.update.findFirst({
+      where: { wholeFleet: true },
+      orderBy: { createdAt: 'desc' },
+      select: { modelVersionId: true },
+    });
+    if (update) return update.modelVersionId;
+    const first = await this.prisma.modelVersion.findFirst({ where: { publishedAt: { not: null } }, orderBy: { publishedAt: 'asc' }, select: { id: true } });
+    return first?.id;
+  }
+}

@@ -1,0 +1,111 @@
+import 'reflect-metadata';
+import { chmod, mkdir, rename, writeFile } from 'node:fs/promises';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { ApiKeyService } from './access/api-key.service.js';
+import { createApplication } from './application.js';
+import { ConfigError, type Config, parseConfig } from './config.js';
+import { type EmbeddedPostgres, startEmbeddedPostgres } from './database/embedded-postgres.js';
+import { migrate } from './database/migrate.js';
+import { Endpoints } from './endpoints.js';
+import { createLogger, PinoNestLogger } from './telemetry.js';
+
+const DRAIN_TIMEOUT_MS = 10_000;
+
+let config: Config;
+try {
+  config = parseConfig(process.env);
+} catch (error) {
+  if (!(error instanceof ConfigError)) throw error;
+  console.error(error.message);
+  process.exit(78); // EX_CONFIG
+}
+
+const pino = createLogger(config.logLevel);
+const log = (message: string): void => pino.info({ context: 'main' }, message);
+
+let app: NestFastifyApplication | undefined;
+let postgres: EmbeddedPostgres | undefined;
+let stopping: Promise<never> | undefined;
+
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
+  process.on(signal, () => {
+    if (stopping) process.exit(1); // Asked twice.
+    void stop(0, signal);
+  });
+process.on('uncaughtException', (error) => {
+  pino.fatal({ err: error }, 'uncaught error');
+  void stop(1, 'an uncaught error');
+});
+
+try {
+  await start();
+} catch (error) {
+  pino.fatal({ err: error }, error instanceof Error ? error.message : 'start failed');
+  await stop(1, 'a failed start');
+}
+
+async function start(): Promise<void> {
+  const startedMs = performance.now();
+  await mkdir(config.dataDir, { recursive: true, mode: 0o711 });
+  const databaseUrl = config.databaseUrl ?? (await openEmbedded());
+  const applied = await migrate(databaseUrl);
+  if (applied.length > 0) log(`applied migrations: ${applied.join(', ')}`);
+
+  app = await createApplication(config, databaseUrl, new PinoNestLogger(pino));
+  if (stopping) return;
+  const keys = app.get(ApiKeyService, { strict: false });
+  await keys.ensureFirstKey();
+  await app.listen(config.httpPort, config.httpHost);
+
+  const endpoints = app.get(Endpoints, { strict: false });
+  endpoints.httpUrl = httpUrl(app);
+  log(`ready in ${Math.round(performance.now() - startedMs)} ms: operators at ${endpoints.httpUrl}, devices at ${endpoints.deviceUrl ?? 'no port'}, API key in ${keys.firstKeyFile}`);
+  if (config.readyFile) await writeReadyFile(config.readyFile, { httpUrl: endpoints.httpUrl, deviceUrl: endpoints.deviceUrl, apiKeyFile: keys.firstKeyFile });
+}
+
+async function openEmbedded(): Promise<string> {
+  postgres = await startEmbeddedPostgres({
+    dataDir: config.dataDir,
+    log,
+    onLost: (error) => {
+      pino.fatal({ err: error }, error.message);
+      void stop(1, 'a lost database');
+    },
+  });
+  log(`embedded PostgreSQL ${postgres.adopted ? 'adopted' : 'started'} in ${postgres.directory} (pid ${postgres.pid})`);
+  return postgres.url;
+}
+
+function httpUrl(application: NestFastifyApplication): string {
+  const address = application.getHttpServer().address();
+  const port = address !== null && typeof address === 'object' ? address.port : config.httpPort;
+  const host = config.httpHost.includes(':') ? `[${config.httpHost}]` : config.httpHost;
+  return `${config.httpTls ? 'https' : 'http'}://${host}:${port}`;
+}
+
+/** Lets jobs and requests end, then stops the database; whatever hangs is cut off after 10 s. */
+function stop(exitCode: number, reason: string): Promise<never> {
+  return (stopping ??= (async () => {
+    log(`stopping because of ${reason}`);
+    const late = setTimeout(() => {
+      pino.error(`not drained within ${DRAIN_TIMEOUT_MS} ms`);
+      process.exit(1);
+    }, DRAIN_TIMEOUT_MS);
+    late.unref();
+    try {
+      await app?.close();
+      await postgres?.stop();
+    } catch (error) {
+      pino.error({ err: error }, 'stopping failed');
+      exitCode ||= 1;
+    }
+    return process.exit(exitCode);
+  })());
+}
+
+/** By rename, so that a reader sees all of it or nothing. */
+async function writeReadyFile(path: string, content: object): Promise<void> {
+  await writeFile(`${path}.new`, JSON.stringify(content));
+  await chmod(`${path}.new`, 0o644);
+  await rename(`${path}.new`, path);
+}
