@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { unlink, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type ModelConfig, type Slice } from '@matfleet/model';
 import { buildForward, cachedLayers, keptLayers, type SliceShape } from './gemma3n.js';
@@ -20,11 +21,13 @@ export interface DecoderOptions extends WeightOptions {
 const DEFAULT_PLE_CACHE_ROWS = 1024;
 /** Below this width one thread is faster than the hand-over between two. */
 const SINGLE_THREAD_HIDDEN = 1024;
+const MOST_THREADS = 4;
 
 /** One slice, loaded: token ids in, logits out. */
 export class Decoder {
   /** Positions each kept K/V-sharing layer computed in the latest pass; filled when opened with `trace`. */
   sharedLayerPositions: readonly number[] = [];
+  private closed = false;
 
   private constructor(
     readonly config: ModelConfig,
@@ -46,7 +49,7 @@ export class Decoder {
     let session: Session;
     try {
       buildForward(g, shape, weights, options.trace);
-      const threads = options.threads ?? (config.hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : 2);
+      const threads = options.threads ?? (config.hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : Math.min(MOST_THREADS, availableParallelism()));
       session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, threads);
     } finally {
       weights.close();
@@ -65,6 +68,7 @@ export class Decoder {
 
   /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of each wanted position, indices into `tokenIds`. */
   async forward(tokenIds: readonly number[], cache: KvCache, wanted: readonly number[]): Promise<Float32Array[]> {
+    if (this.closed) throw new Error('the model was closed');
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
     const S = tokenIds.length;
@@ -85,6 +89,8 @@ export class Decoder {
   }
 
   async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
     this.ple.close();
     this.embedding.close();
     await this.session.close();

@@ -15,7 +15,7 @@ export interface OpenEngineOptions {
   readonly contextTokens?: number;
   /** Per-layer embedding rows kept in memory, for each plane. */
   readonly pleCacheRows?: number;
-  /** Threads of one operator; by default 1 for small models, else the physical cores up to 4. */
+  /** Threads of one operator; by default 1 for small models, else the available cores up to 4. */
   readonly threads?: number;
   readonly signal?: AbortSignal;
 }

@@ -70,8 +70,8 @@ export async function writeChunks(
     const V = config.vocabSize;
     const block = bits && blockFor(requested, D);
     const rowsPerPiece = Math.max(1, Math.floor(PIECE_BYTES / (D * 4)));
-    const scales: Float32Array[] = [];
     const blocks = block ? Math.ceil(D / block) : 0;
+    const scales = new Float32Array(V * blocks);
     const bytesPerRow = block ? (blocks * block * bits!) / 8 : D * 4;
     const shape = block ? [V, blocks, (block * bits!) / 8] : [V, D];
     await writer.begin({ name, dtype: block ? 'uint8' : 'float32', shape, bytes: V * bytesPerRow, ...(block ? { block } : {}) });
@@ -80,11 +80,11 @@ export async function writeChunks(
       const values = await tensors.readRows(stored(name), row, to);
       if (block) {
         const packed = quantize(values, to - row, D, bits!, block);
-        scales.push(packed.scales);
+        scales.set(packed.scales, row * blocks);
         await writer.append(packed.values);
       } else await writer.append(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
     }
-    if (block) await writer.add({ name: `${name}.scales`, dtype: 'float32', shape: [V * blocks] }, Float32Array.from(scales.flatMap((s) => [...s])));
+    if (block) await writer.add({ name: `${name}.scales`, dtype: 'float32', shape: [V * blocks] }, scales);
   });
 
   await chunk({ kind: 'core' }, async (writer) => {

@@ -124,10 +124,10 @@ describe('import of a checkpoint', () => {
     await withFolder(async (dir) => {
       expect((await importCheckpoint({ source: tinyCheckpoint, out: join(dir, 'a'), precision: 'fp32' })).slices.map((s) => s.id)).toEqual(['full']);
       const source = await changed(dir, () => undefined);
-      const quality = { value: 0.5, samples: 10, stderr: 0.1 };
+      const quality = { value: 0.5, samples: 25, stderr: 0.1 };
       await writeFile(
         join(source, 'slices.json'),
-        JSON.stringify({ slices: [{ ...narrow, quality }, full], evaluation: { metric: 'exact match', dataset: 'held out' } }),
+        JSON.stringify({ slices: [{ ...narrow, quality: { value: 0.5, samples: 25 }, handwritten: {} }, full], evaluation: { metric: 'exact match', dataset: 'held out' } }),
       );
       const manifest = await importCheckpoint({ source, out: join(dir, 'b'), precision: 'int8' });
       expect(manifest.slices).toEqual([{ ...narrow, quality }, full]);

@@ -7,6 +7,7 @@ import {
   Manifest,
   planesOf,
   publishedSlicesFor,
+  Quality,
   Slice,
   validateSlice,
   type GoldenPrompt,
@@ -23,10 +24,23 @@ const DEFAULT_BLOCK = 64;
 const GOLDEN_TOKENS = 8;
 const GOLDEN_CONTEXT_TOKENS = 128;
 
-const SliceTable = z.object({ slices: z.array(Slice).min(1), evaluation: Manifest.shape.evaluation });
-export type SliceTable = z.infer<typeof SliceTable>;
+/** A score as people write it: the standard error of a share of right answers follows from its sample size. */
+const TableQuality = Quality.partial({ stderr: true }).transform(({ value, samples, stderr }): Quality => {
+  return { value, samples, stderr: stderr ?? (samples > 0 ? Math.sqrt((value * (1 - value)) / samples) : 0) };
+});
+const SliceTable = z.object({
+  slices: z.array(Slice.extend({ quality: TableQuality.optional(), tasks: z.record(z.string(), TableQuality).optional() })).min(1),
+  evaluation: Manifest.shape.evaluation,
+});
+export interface SliceTable {
+  readonly slices: Slice[];
+  readonly evaluation?: Manifest['evaluation'];
+}
 
-/** Reads a slice table: `{ "slices": [{ id, name, ffn, skip, quality?, tasks? }], "evaluation"?: … }`, or the list of slices alone. */
+/**
+ * Reads a slice table: `{ "slices": [{ id, name, ffn, skip, quality?: { value, samples, stderr? }, tasks?: { name: quality } }], "evaluation"?: … }`,
+ * or the list of slices alone. Other fields are left out.
+ */
 export async function readSliceTable(path: string): Promise<SliceTable> {
   let json: unknown;
   try {

@@ -44,7 +44,7 @@ export async function openLogits(options: OpenLogitsOptions): Promise<LogitsMode
 }
 
 const openTraced = (manifest: Manifest, dir: string, slice: Pick<Slice, 'ffn' | 'skip'>): Promise<Decoder> =>
-  Decoder.open(manifest, dir, slice, { trace: true });
+  Decoder.open(manifest, dir, slice, { trace: true, activations: 'float32' });
 
 function wantedSlice(manifest: Manifest, options: OpenLogitsOptions): Pick<Slice, 'ffn' | 'skip'> {
   if (options.sliceId !== undefined) return sliceById(manifest, options.sliceId);
