@@ -74,7 +74,7 @@ async function deviceKey(path: string): Promise<string> {
 async function certificateRequest(keyPem: string, deviceName: string): Promise<string> {
   // Loaded only while enrolling: it costs memory that a daemon does not need again.
   const { Pkcs10CertificateRequestGenerator, cryptoProvider } = await import('@peculiar/x509');
-  cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[0]);
+  cryptoProvider.set(webcrypto as never);
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const key = createPrivateKey(keyPem);
   const privateKey = await webcrypto.subtle.importKey('pkcs8', key.export({ format: 'der', type: 'pkcs8' }), algorithm, true, ['sign']);

@@ -55,6 +55,12 @@ export const adopt = (journal: Journal, slot: Slot): Journal => {
   return { ...rest, active: slot };
 };
 
+/** The candidate was dropped for a newer document or because the agent stops; that is no failure of it. */
+export function abandon(journal: Journal): Journal {
+  const { provisional, ...rest } = journal;
+  return provisional ? rest : journal;
+}
+
 /** Nothing is to run. The slot stays as the way back. */
 export function clear(journal: Journal): Journal {
   const { active, failure: _failure, provisional: _provisional, ...rest } = journal;

@@ -1,0 +1,337 @@
+import { randomUUID } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { freemem } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  abandon,
+  adopt,
+  channelOptions,
+  clear,
+  deviceCredentials,
+  DeviceSession,
+  enrol,
+  fail,
+  fetchChunk,
+  fetchManifest,
+  JournalFile,
+  loadIdentity,
+  reconcile,
+  retryPlan,
+  revert,
+  storeDesired,
+  targetOf,
+  writeFileDurably,
+  type Identity,
+  type Slot,
+  type Step,
+} from '@matfleet/device';
+import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Desired, type Hello, type Report } from '@matfleet/protocol';
+import type { Logger } from 'pino';
+import { activate, CandidateRejected, engineSpec } from './activation.js';
+import { ChunkStore } from './chunk-store.js';
+import type { Config } from './config.js';
+import { createEngineHost } from './engine/child-engine-host.js';
+import type { EngineHost } from './engine/engine-host.js';
+import { createSupervisor, type Supervisor } from './engine/supervisor.js';
+import { probeHardware } from './hardware/probe.js';
+import { createLatencyRecorder } from './latency/latency-recorder.js';
+import { RemoteInferences } from './remote-inferences.js';
+import { createLocalServing, type LocalServing } from './serving/local-serving.js';
+
+const AGENT_VERSION = '0.1.0';
+
+/** The loops of one device and how they are wired: serve locally, hold the session, move towards what is desired. */
+export class Agent {
+  private readonly bootId = randomUUID();
+  private readonly stopping = new AbortController();
+  private readonly journal: JournalFile;
+  private readonly store: ChunkStore;
+  private readonly latency = createLatencyRecorder();
+  private readonly host: EngineHost;
+  private readonly supervisor: Supervisor;
+  private readonly serving: LocalServing;
+  private readonly remote: RemoteInferences;
+  private identity: Identity | undefined;
+  private session: DeviceSession | undefined;
+  private artifacts: ArtifactServiceClient | undefined;
+  private capabilities: Capabilities | undefined;
+  private online = false;
+  private desiredAt = new AbortController();
+  private nudge: () => void = () => {};
+  private loops: Promise<unknown>[] = [];
+
+  constructor(
+    private readonly config: Config,
+    private readonly log: Logger,
+  ) {
+    mkdirSync(config.data, { recursive: true, mode: 0o700 });
+    this.journal = new JournalFile(join(config.data, 'journal.json'), Date.now());
+    this.store = new ChunkStore(config.data);
+    this.identity = loadIdentity(join(config.data, 'identity'));
+    this.host = createEngineHost({
+      modelMemoryBytes: config.modelMemory ?? 0,
+      availableMemoryBytes: freemem,
+      ...(config.threads !== undefined && { threads: config.threads }),
+      ...(config.memoryLimit && { memoryLimit: config.memoryLimit }),
+      onWatchdog: (reason) => log.warn({ reason }, 'no control group holds the engine; a watchdog does'),
+    });
+    this.supervisor = createSupervisor({ host: this.host, log: (message) => log.warn(message) });
+    this.serving = createLocalServing({
+      supervisor: this.supervisor,
+      latency: this.latency,
+      socketPath: config.socket,
+      port: config.port,
+      queueLimit: config.queueLimit,
+      stopTimeoutMs: 2_000,
+      state: () => ({
+        deviceId: this.identity?.deviceId ?? '',
+        deviceName: this.identity?.deviceName ?? config.name,
+        online: this.online,
+        desiredGeneration: this.journal.current.desired?.generation ?? 0,
+        observedGeneration: this.journal.current.active?.generation ?? 0,
+      }),
+    });
+    this.remote = new RemoteInferences(this.serving, (event) => this.session?.inferenceEvent(event) ?? false);
+  }
+
+  /** Serves the last committed slice at once, and joins the fleet beside that. Resolves when the local sockets are open. */
+  async start(): Promise<{ readonly socket: string; readonly port: number }> {
+    const { active } = this.journal.current;
+    if (active) this.supervisor.resume(engineSpec(this.store, active, this.config.pleCacheRows));
+    this.supervisor.onCrashLoop((_spec, reason) => this.backToPrevious(reason));
+    const address = await this.serving.start();
+    const announce = (): void => this.announce(address);
+    announce();
+    this.supervisor.onChange(announce);
+    this.loops = [this.reconcileLoop(), this.fleetLoop()];
+    return address;
+  }
+
+  async stop(): Promise<void> {
+    this.stopping.abort();
+    this.desiredAt.abort();
+    this.nudge();
+    this.remote.abortAll();
+    await Promise.all([this.serving.stop(), this.supervisor.stop(), Promise.race([Promise.allSettled(this.loops), delay(3_000)])]);
+    this.artifacts?.close();
+  }
+
+  // -- the fleet
+
+  private async fleetLoop(): Promise<void> {
+    const { join: joinUrl } = this.config;
+    const { signal } = this.stopping;
+    if (!joinUrl) return;
+    for (let failures = 0; !this.identity && !signal.aborted; failures += 1) {
+      if (failures > 0) await delay(retryPlan(failures, Math.random()).beforeMs, undefined, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      await this.join(joinUrl).catch((error: Error) => this.log.error({ reason: error.message }, 'cannot enrol yet'));
+    }
+    const { identity } = this;
+    if (!identity || signal.aborted) return;
+    this.capabilities = await probeHardware(this.config.data, { modelMemoryBytes: this.config.modelMemory ?? 0 });
+    const credentials = deviceCredentials(identity);
+    const client = new DeviceServiceClient(targetOf(joinUrl), credentials, channelOptions);
+    this.artifacts = new ArtifactServiceClient(targetOf(joinUrl), credentials, channelOptions);
+    this.session = new DeviceSession({
+      client,
+      handlers: {
+        hello: () => this.hello(),
+        heartbeat: () => {
+          const stats = this.supervisor.stats();
+          return {
+            queueLength: this.serving.queueLength(),
+            inFlight: this.serving.inFlight(),
+            availableMemoryBytes: BigInt(freemem()),
+            engineRssBytes: BigInt(stats.engine?.rssBytes ?? 0),
+            engineReady: stats.ready,
+            latency: this.latency.drain(),
+            memoryBandwidthBytesPerSecond: 0n,
+          };
+        },
+        restoreLatency: (reports) => this.latency.restore(reports),
+        desired: (desired) => this.accept(desired),
+        startInference: (start) => this.remote.start(start),
+        cancelInference: (attemptId) => this.remote.cancel(attemptId),
+        online: (online, why) => {
+          if (online !== this.online) this.log.info({ online, why }, online ? 'session open' : 'session lost');
+          this.online = online;
+          if (!online) this.remote.abortAll();
+          else this.nudge();
+        },
+      },
+    });
+    this.reportPosition();
+    await this.session.run(signal);
+    client.close();
+  }
+
+  private async join(joinUrl: string): Promise<void> {
+    if (!this.config.token) throw new Error('this device has not enrolled yet and was given no join token (--token or MATFLEET_TOKEN)');
+    this.identity = await enrol({ joinUrl, token: this.config.token, deviceName: this.config.name, directory: join(this.config.data, 'identity') });
+    this.log.info({ deviceId: this.identity.deviceId, deviceName: this.identity.deviceName }, 'enrolled');
+  }
+
+  private hello(): Hello {
+    const { engine } = this.supervisor.stats();
+    return {
+      bootId: this.bootId,
+      agentVersion: AGENT_VERSION,
+      capabilities: this.capabilities && {
+        ...this.capabilities,
+        availableMemoryBytes: BigInt(freemem()),
+        ...(engine && { runtimeMemoryBytes: BigInt(engine.runtimeBytes), runtimeVersion: engine.runtimeVersion, executionProviders: [...engine.executionProviders] }),
+      },
+      storedGeneration: BigInt(this.journal.current.desired?.generation ?? 0),
+      observed: this.observed(),
+    };
+  }
+
+  private accept(desired: Desired): void {
+    const slot: Slot = {
+      generation: Number(desired.generation),
+      modelVersionId: desired.modelVersionId,
+      modelName: desired.modelName,
+      sliceId: desired.sliceId,
+      contextTokens: desired.contextTokens,
+    };
+    const before = this.journal.current;
+    if (this.journal.update((state) => storeDesired(state, slot)) === before) return;
+    this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId, reason: desired.reason }, 'desired');
+    // What is under way for an older generation is of no use any more.
+    this.desiredAt.abort();
+    this.nudge();
+  }
+
+  private observed(): { generation: bigint; modelVersionId: string; sliceId: string } {
+    const { active } = this.journal.current;
+    return { generation: BigInt(active?.generation ?? 0), modelVersionId: active?.modelVersionId ?? '', sliceId: active?.sliceId ?? '' };
+  }
+
+  private report(generation: number, phase: Phase, more: Partial<Pick<Report, 'fetchedBytes' | 'totalBytes' | 'error'>> = {}): void {
+    this.session?.report({ generation: BigInt(generation), phase, observed: this.observed(), fetchedBytes: 0n, totalBytes: 0n, error: '', ...more });
+  }
+
+  /** After a start: what the last process may not have got across. */
+  private reportPosition(): void {
+    const { desired, active, failure } = this.journal.current;
+    if (!desired) return;
+    if (active?.generation === desired.generation) this.report(desired.generation, Phase.PHASE_ACTIVE);
+    else if (failure?.generation === desired.generation && failure.final) this.report(desired.generation, Phase.PHASE_FAILED, { error: failure.error });
+  }
+
+  // -- towards what is desired
+
+  private async reconcileLoop(): Promise<void> {
+    const { signal } = this.stopping;
+    while (!signal.aborted) {
+      let waitMs = 60_000;
+      this.desiredAt = new AbortController();
+      const attempt = AbortSignal.any([signal, this.desiredAt.signal]);
+      // Armed before the step, so that a document that comes meanwhile is not slept over.
+      const nudged = new Promise<void>((resolve) => (this.nudge = resolve));
+      try {
+        const { desired } = this.journal.current;
+        const view = desired && desired.modelVersionId !== '' ? this.store.view(desired) : { manifest: false, missingChunks: [] };
+        const step = reconcile(this.journal.current, view, Date.now());
+        if (step.kind === 'wait') waitMs = step.ms;
+        else if (step.kind !== 'none' && (await this.perform(step, attempt))) continue;
+      } catch (error) {
+        if (attempt.aborted) {
+          this.journal.update(abandon);
+          continue;
+        }
+        waitMs = this.failed(error as Error);
+      }
+      await Promise.race([nudged, delay(waitMs, undefined, { signal: attempt }).catch(() => {})]);
+    }
+  }
+
+  /** True when another step may follow at once. */
+  private async perform(step: Exclude<Step, { kind: 'none' | 'wait' }>, signal: AbortSignal): Promise<boolean> {
+    const { slot } = step;
+    switch (step.kind) {
+      case 'fetch-manifest':
+        if (!this.artifacts || !this.online) return false;
+        this.store.putManifest(slot.modelVersionId, await fetchManifest(this.artifacts, slot.modelVersionId));
+        return true;
+      case 'fetch':
+        if (!this.artifacts || !this.online) return false;
+        await this.fetch(slot, step.chunkIds, signal);
+        return true;
+      case 'activate':
+        await this.activate(slot, signal);
+        return true;
+      case 'adopt':
+        this.journal.update((state) => adopt(state, slot));
+        this.report(slot.generation, Phase.PHASE_ACTIVE);
+        return true;
+      case 'clear':
+        this.journal.update(clear);
+        await this.supervisor.clear();
+        this.report(slot.generation, Phase.PHASE_ACTIVE);
+        return true;
+    }
+  }
+
+  private async fetch(slot: Slot, chunkIds: readonly string[], signal: AbortSignal): Promise<void> {
+    const wanted = this.store.chunks(slot).filter(({ id }) => chunkIds.includes(id));
+    const totalBytes = BigInt(wanted.reduce((sum, { bytes }) => sum + bytes, 0));
+    let fetchedBytes = 0n;
+    let toldAt = 0;
+    const tell = (): void => {
+      toldAt = Date.now();
+      this.report(slot.generation, Phase.PHASE_FETCHING, { fetchedBytes, totalBytes });
+    };
+    tell();
+    this.log.info({ generation: slot.generation, chunks: wanted.length, totalBytes: Number(totalBytes) }, 'fetching');
+    for (const chunk of wanted)
+      await fetchChunk(this.artifacts!, chunk, this.store.chunkPath(chunk.id), {
+        signal,
+        onBytes: (count) => {
+          fetchedBytes += BigInt(count);
+          if (Date.now() - toldAt >= 500) tell();
+        },
+      });
+    tell();
+  }
+
+  private async activate(slot: Slot, signal: AbortSignal): Promise<void> {
+    this.report(slot.generation, Phase.PHASE_VERIFYING);
+    const damaged = await this.store.verify(slot, signal);
+    if (damaged.length > 0) return this.log.warn({ chunks: damaged }, 'chunks were damaged on disk; fetching them again');
+    this.report(slot.generation, Phase.PHASE_ACTIVATING);
+    const { journal, store, host, supervisor } = this;
+    await activate(slot, { journal, store, host, supervisor, pleCacheRows: this.config.pleCacheRows }, signal);
+    this.report(slot.generation, Phase.PHASE_ACTIVE);
+    this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId }, 'active');
+    const { active, previous, desired } = journal.current;
+    await store.collectGarbage([active, previous, desired]);
+  }
+
+  /** Milliseconds until the next try. */
+  private failed(error: Error): number {
+    const generation = this.journal.current.desired?.generation;
+    if (generation === undefined) return 60_000;
+    const { failure } = this.journal.update((state) => fail(state, generation, error.message, error instanceof CandidateRejected, Date.now()));
+    this.log.error({ generation, attempt: failure?.attempts, final: failure?.final, reason: error.message }, 'could not reach what is desired');
+    if (failure?.final) this.report(generation, Phase.PHASE_FAILED, { error: failure.error });
+    return failure && !failure.final ? Math.max(0, failure.retryAtMs - Date.now()) : 60_000;
+  }
+
+  private backToPrevious(reason: string): void {
+    const { active } = this.journal.current;
+    const after = this.journal.update((state) => revert(state, `slice ${active?.sliceId} keeps ending: ${reason}`, Date.now()));
+    if (!after.active || after.active === active) return;
+    this.log.error({ from: active?.sliceId, to: after.active.sliceId, reason }, 'back to the previous slice');
+    this.supervisor.resume(engineSpec(this.store, after.active, this.config.pleCacheRows));
+    if (active) this.report(active.generation, Phase.PHASE_FAILED, { error: after.failure?.error ?? reason });
+  }
+
+  private announce(address: { readonly socket: string; readonly port: number }): void {
+    if (!this.config.readyFile) return;
+    const { enginePid } = this.supervisor.stats();
+    writeFileDurably(this.config.readyFile, `${JSON.stringify({ ...address, pid: process.pid, ...(enginePid > 0 && { enginePid }) })}\n`);
+  }
+}

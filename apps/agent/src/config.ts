@@ -1,0 +1,62 @@
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import { parseBytes } from './sizes.js';
+
+const bytes = z.union([z.number().int().positive(), z.string()]).transform((value, context) => {
+  try {
+    return typeof value === 'number' ? value : parseBytes(value);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as Error).message });
+    return z.NEVER;
+  }
+});
+
+const ConfigSchema = z
+  .object({
+    /** Of the control plane, for example `https://fleet.example:7443`. Absent: the agent serves what it has. */
+    join: z.url({ protocol: /^https$/, error: 'an https:// address of the control plane' }).optional(),
+    /** Needed until the device has enrolled. */
+    token: z.string().min(1).optional(),
+    name: z
+      .string()
+      .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'up to 63 letters, digits, dots, dashes or underscores')
+      .default(() => hostname().replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 63) || 'device'),
+    /** Grant to weights, K/V and activations, bytes. */
+    modelMemory: bytes.optional(),
+    data: z.string().min(1).default('.data/agent'),
+    socket: z.string().min(1).optional(),
+    /** Loopback port of the local service; 0 any free one. */
+    port: z.coerce.number().int().min(0).max(65_535).default(7480),
+    readyFile: z.string().min(1).optional(),
+    /** Rows of per-layer embeddings that the engine keeps in memory. */
+    pleCacheRows: z.coerce.number().int().positive().optional(),
+    /** Threads of one operator. */
+    threads: z.coerce.number().int().positive().optional(),
+    /** Inferences that may wait for the engine. */
+    queueLimit: z.coerce.number().int().min(1).max(1_000).default(8),
+    memoryLimit: z.enum(['cgroup', 'watchdog']).optional(),
+    logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  })
+  .strict();
+
+export type Config = Readonly<z.infer<typeof ConfigSchema>> & { readonly socket: string };
+
+const names = Object.keys(ConfigSchema.shape) as (keyof z.infer<typeof ConfigSchema>)[];
+
+/** `modelMemory` → `MATFLEET_MODEL_MEMORY`. */
+export const environmentName = (name: string): string => `MATFLEET_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+
+/** Flags win over the environment, that over the file. Throws one error that lists every problem. */
+export function parseConfig(flags: Record<string, unknown>, env: Record<string, string | undefined>, file: Record<string, unknown> = {}): Config {
+  const merged: Record<string, unknown> = { ...file };
+  for (const name of names) {
+    const value = flags[name] ?? (env[environmentName(name)] || undefined);
+    if (value !== undefined) merged[name] = value;
+  }
+  const result = ConfigSchema.safeParse(merged);
+  if (!result.success)
+    throw new Error(`the agent's configuration is wrong:\n${result.error.issues.map((issue) => `  ${issue.path.join('.') || '(file)'}: ${issue.message}`).join('\n')}`);
+  const data = resolve(result.data.data);
+  return { ...result.data, data, socket: resolve(result.data.socket ?? `${data}/agent.sock`) };
+}

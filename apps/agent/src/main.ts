@@ -1,0 +1,68 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { pino } from 'pino';
+import { Agent } from './agent.js';
+import { parseConfig, type Config } from './config.js';
+
+const command = new Command('matfleet-agent')
+  .description('Runs one slice of a model on this device, answers local applications and keeps in touch with the control plane.')
+  .option('--join <url>', 'the control plane, https://host:port')
+  .option('--token <token>', 'join token, needed once (better: MATFLEET_TOKEN or the config file)')
+  .option('--name <name>', "this device's name (default: the host's)")
+  .option('--model-memory <size>', 'granted to weights, K/V and activations, for example 2MiB or 1.5GB')
+  .option('--data <dir>', 'state and model store (default: .data/agent)')
+  .option('--socket <path>', 'Unix socket of the local service (default: <data>/agent.sock)')
+  .option('--port <number>', 'loopback port of the local service, 0 for any (default: 7480)')
+  .option('--ready-file <path>', 'written as JSON once the local service is open, and when the engine changes')
+  .option('--ple-cache-rows <number>', 'rows of per-layer embeddings kept in memory')
+  .option('--threads <number>', 'threads of one operator')
+  .option('--queue-limit <number>', 'inferences that may wait (default: 8)')
+  .option('--memory-limit <kind>', 'cgroup or watchdog (default: what works)')
+  .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
+  .option('--config <file>', 'the same settings as JSON, in camel case');
+
+const flags = command.parse().opts<Record<string, unknown> & { config?: string }>();
+
+function readConfig(): Config {
+  const { config: path = process.env['MATFLEET_CONFIG'], ...rest } = flags;
+  let file: Record<string, unknown> = {};
+  if (path) {
+    try {
+      file = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+    } catch (error) {
+      throw new Error(`cannot read the config file ${path}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  return parseConfig(rest, process.env, file);
+}
+
+let config: Config;
+try {
+  config = readConfig();
+} catch (error) {
+  console.error((error as Error).message);
+  process.exit(2);
+}
+
+const log = pino({ level: config.logLevel, base: { device: config.name } });
+const agent = new Agent(config, log);
+
+let stopping = false;
+const stop = (signal: NodeJS.Signals): void => {
+  if (stopping) return;
+  stopping = true;
+  log.info({ signal }, 'stopping');
+  setTimeout(() => process.exit(1), 5_000).unref();
+  void agent.stop().then(() => process.exit(0));
+};
+process.on('SIGTERM', stop);
+process.on('SIGINT', stop);
+
+try {
+  const { socket, port } = await agent.start();
+  log.info({ socket, port, rssBytes: process.memoryUsage.rss() }, 'serving');
+} catch (error) {
+  log.fatal({ reason: (error as Error).message }, 'cannot start');
+  await agent.stop().catch(() => {});
+  process.exit(1);
+}
