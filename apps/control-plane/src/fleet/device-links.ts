@@ -1,0 +1,90 @@
+import { Injectable } from '@nestjs/common';
+
+/** What a device should run. */
+export interface DesiredDocument {
+  readonly generation: number;
+  readonly modelVersionId: string;
+  readonly modelName: string;
+  readonly sliceId: string;
+  readonly contextTokens: number;
+  readonly reason: string;
+  readonly updateId: string | null;
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'model';
+  readonly text: string;
+}
+
+export interface Sampling {
+  readonly temperature?: number | undefined;
+  readonly topK?: number | undefined;
+  readonly topP?: number | undefined;
+  readonly seed?: number | undefined;
+}
+
+export interface InferenceStart {
+  readonly attemptId: string;
+  readonly inferenceId: string;
+  readonly remainingMs: number;
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+  readonly messages: readonly ChatMessage[];
+  readonly sampling: Sampling | null;
+  /** 0: what the context still holds. */
+  readonly maxTokens: number;
+  readonly task: string | null;
+}
+
+export type Outbound =
+  | { readonly kind: 'desired'; readonly document: DesiredDocument }
+  | { readonly kind: 'start-inference'; readonly start: InferenceStart }
+  | { readonly kind: 'cancel-inference'; readonly attemptId: string }
+  | { readonly kind: 'drain'; readonly withinMs: number; readonly reason: string };
+
+/** The way to one connected device. */
+export interface DeviceLink {
+  readonly deviceId: string;
+  readonly epoch: bigint;
+  /** False when the device cannot take more now: its session has ended or does not keep up. */
+  send(message: Outbound): boolean;
+  close(reason: string): void;
+}
+
+/** Devices connected to this process, at most one session each. Features send through it; the gateway puts sessions in. */
+@Injectable()
+export class DeviceLinks {
+  private readonly links = new Map<string, DeviceLink>();
+
+  /** Closes the session that it replaces. A session of a lower epoch cannot replace a newer one. */
+  open(link: DeviceLink): boolean {
+    const before = this.links.get(link.deviceId);
+    if (before && before.epoch > link.epoch) return false;
+    this.links.set(link.deviceId, link);
+    if (before && before !== link) before.close(`replaced by epoch ${link.epoch}`);
+    return true;
+  }
+
+  /** Returns whether this was the device's current session: the end of a replaced one changes nothing. */
+  closed(link: DeviceLink): boolean {
+    if (this.links.get(link.deviceId) !== link) return false;
+    this.links.delete(link.deviceId);
+    return true;
+  }
+
+  isCurrent(link: DeviceLink): boolean {
+    return this.links.get(link.deviceId) === link;
+  }
+
+  get(deviceId: string): DeviceLink | undefined {
+    return this.links.get(deviceId);
+  }
+
+  send(deviceId: string, message: Outbound): boolean {
+    return this.links.get(deviceId)?.send(message) ?? false;
+  }
+
+  all(): DeviceLink[] {
+    return [...this.links.values()];
+  }
+}

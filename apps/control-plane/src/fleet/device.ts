@@ -1,0 +1,77 @@
+import type { Presence } from '../domain/presence.js';
+
+/** Sizes in bytes; 0 where the device did not say. */
+export interface Capabilities {
+  readonly architecture: string;
+  readonly platform: string;
+  readonly cores: number;
+  readonly cpuFeatures: readonly string[];
+  readonly totalMemoryBytes: number;
+  readonly availableMemoryBytes: number;
+  readonly modelMemoryBytes: number;
+  readonly runtimeMemoryBytes: number;
+  readonly freeDiskBytes: number;
+  readonly memoryBandwidthBytesPerSecond: number;
+  readonly executionProviders: readonly string[];
+  readonly nodeVersion: string;
+  readonly runtimeVersion: string;
+}
+
+export interface Observed {
+  readonly generation: number;
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+}
+
+export type Phase = 'fetching' | 'verifying' | 'activating' | 'active' | 'failed';
+
+export interface DeviceRecord {
+  readonly id: string;
+  readonly name: string;
+  readonly epoch: bigint;
+  readonly lastSeenAt: Date | null;
+  readonly capabilities: Capabilities | null;
+  /** The version that updates have brought this device to; null follows the fleet. */
+  readonly modelVersionId: string | null;
+  readonly generation: number;
+  readonly observed: Observed | null;
+  readonly phase: Phase | null;
+  readonly phaseError: string | null;
+  readonly fetchedBytes: number;
+  readonly totalBytes: number;
+  readonly latencyCorrection: number;
+}
+
+/** Progress towards a generation. */
+export interface PhaseReport {
+  readonly generation: number;
+  readonly phase: Phase;
+  readonly observed: Observed | null;
+  readonly fetchedBytes: number;
+  readonly totalBytes: number;
+  readonly error: string | null;
+}
+
+export interface LatencySummary {
+  readonly ttftMs: { readonly p50: number; readonly p95: number };
+  readonly interTokenMs: { readonly p50: number; readonly p95: number };
+  readonly tokensPerSecond: number;
+  readonly samples: number;
+}
+
+/** What an operator sees of a device. */
+export interface DeviceView {
+  readonly id: string;
+  readonly name: string;
+  readonly presence: Presence;
+  readonly lastSeenAt: Date | null;
+  readonly capabilities: Capabilities | null;
+  readonly desired: { readonly generation: number; readonly modelVersionId: string; readonly modelName: string; readonly sliceId: string; readonly reason: string } | null;
+  readonly observed: Observed | null;
+  readonly phase: Phase | null;
+  readonly phaseError: string | null;
+  readonly fetchedBytes: number;
+  readonly totalBytes: number;
+  readonly latency: LatencySummary | null;
+  readonly latencyCorrection: number;
+}

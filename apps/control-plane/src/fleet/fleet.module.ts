@@ -1,0 +1,9 @@
+import { Module } from '@nestjs/common';
+import { DeviceController } from './device.controller.js';
+import { DeviceLinks } from './device-links.js';
+import { DeviceRepository } from './device.repository.js';
+import { DeviceResolver } from './device.resolver.js';
+import { FleetService } from './fleet.service.js';
+
+@Module({ controllers: [DeviceController], providers: [DeviceRepository, DeviceLinks, FleetService, DeviceResolver], exports: [FleetService, DeviceLinks] })
+export class FleetModule {}
