@@ -193,7 +193,7 @@ describe('a supervisor', () => {
     await supervisor.promote(await engineHost.start(spec()));
     const first = supervisor.current()!;
     const broken = first.generate(prompt, (event) => void (event.kind === 'token' && process.kill(first.pid, 'SIGKILL')));
-    await expect(broken).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining('SIGKILL') as string });
+    await expect(broken).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining('SIGKILL') as unknown as string });
     expect(supervisor.current()).toBeUndefined();
     const second = await supervisor.ready(AbortSignal.timeout(20_000));
     expect(second!.pid).not.toBe(first.pid);
