@@ -127,7 +127,10 @@ describe('import of a checkpoint', () => {
       const quality = { value: 0.5, samples: 25, stderr: 0.1 };
       await writeFile(
         join(source, 'slices.json'),
-        JSON.stringify({ slices: [{ ...narrow, quality: { value: 0.5, samples: 25 }, handwritten: {} }, full], evaluation: { metric: 'exact match', dataset: 'held out' } }),
+        JSON.stringify({
+          slices: [{ ...narrow, quality: { value: 0.5, samples: 25 }, handwritten: {} }, full],
+          evaluation: { metric: 'exact match', dataset: 'held out' },
+        }),
       );
       const manifest = await importCheckpoint({ source, out: join(dir, 'b'), precision: 'int8' });
       expect(manifest.slices).toEqual([{ ...narrow, quality }, full]);

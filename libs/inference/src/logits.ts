@@ -8,7 +8,7 @@ import type { LogitsModel, OpenLogitsOptions } from './engine-api.js';
 import { importCheckpoint } from './import.js';
 import { readManifest } from './package-dir.js';
 
-/** Opens a checkpoint or a package for its raw logits. A bare checkpoint is cut for the wanted slice in a temporary folder, removed on close. */
+/** Opens a checkpoint or a package for its raw logits. A bare checkpoint is cut for the wanted slice in a temporary folder. */
 export async function openLogits(options: OpenLogitsOptions): Promise<LogitsModel> {
   if (options.sliceId !== undefined && (options.ffn || options.skip)) throw new Error('give a slice id or FFN widths and skipped layers, not both');
   const isPackage = await stat(join(options.source, 'manifest.json')).then(
@@ -36,6 +36,8 @@ export async function openLogits(options: OpenLogitsOptions): Promise<LogitsMode
       { golden: false },
     );
     const decoder = await openTraced(manifest, out, wantedSlice(manifest, shape ? { ...options, sliceId: 'custom' } : options));
+    // The files stay readable through the handles that are open now, so that not even a killed process leaves the folder behind.
+    await rm(work, { recursive: true, force: true }).catch(() => undefined);
     return new OpenedLogits(manifest.config, decoder, work);
   } catch (error) {
     await rm(work, { recursive: true, force: true });

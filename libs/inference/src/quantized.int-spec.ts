@@ -60,7 +60,11 @@ it.each([4, 8] as const)('the fast %i-bit product, which rounds activations too,
   const packed = quantize(matrix, N, K, bits, block);
   const weights = dequantize(packed, N, K, bits, block);
   const g = new GraphBuilder();
-  const inputs = [g.input('x', 'float32', [1, K]), g.bytesConstant('w', [N, K / block, (block * bits) / 8], packed.values), g.floats('s', [packed.scales.length], packed.scales)];
+  const inputs = [
+    g.input('x', 'float32', [1, K]),
+    g.bytesConstant('w', [N, K / block, (block * bits) / 8], packed.values),
+    g.floats('s', [packed.scales.length], packed.scales),
+  ];
   g.output('y', g.contrib('MatMulNBits', inputs, { K, N, bits, block_size: block, accuracy_level: 4 }), 'float32', [1, N]);
   const session = await createSession(g.toBytes(), { threads: 1 });
   const got = floatsOf((await session.run({ x: float32(x, [1, K]) }))['y']!);
