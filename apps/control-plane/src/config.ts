@@ -27,6 +27,7 @@ const Env = z
     MATFLEET_LEASE_MS: milliseconds(300, 15_000),
     MATFLEET_TARGET_INTER_TOKEN_MS: milliseconds(1, 100),
     MATFLEET_TARGET_TTFT_MS: milliseconds(1, 5_000),
+    MATFLEET_UPGRADE_DWELL_MS: milliseconds(100, 10 * 60_000),
     MATFLEET_UPDATE_DEADLINE_MS: milliseconds(1_000, 24 * 3_600_000),
     MATFLEET_CHUNK_BYTES_MAX: z.coerce.number().int().positive().default(4 * 2 ** 30),
     MATFLEET_READY_FILE: z.string().optional(),
@@ -69,6 +70,8 @@ const Env = z
     leaseMs: env.MATFLEET_LEASE_MS,
     targetInterTokenMs: env.MATFLEET_TARGET_INTER_TOKEN_MS,
     targetTtftMs: env.MATFLEET_TARGET_TTFT_MS,
+    /** Shortest stay on a smaller slice before a device that was slow may move up again. */
+    upgradeDwellMs: env.MATFLEET_UPGRADE_DWELL_MS,
     updateDeadlineMs: env.MATFLEET_UPDATE_DEADLINE_MS,
     chunkBytesMax: env.MATFLEET_CHUNK_BYTES_MAX,
     readyFile: env.MATFLEET_READY_FILE ? resolve(env.MATFLEET_READY_FILE) : undefined,

@@ -20,7 +20,11 @@ import {
 } from '@peculiar/x509';
 import { DomainError } from '../errors.js';
 
-cryptoProvider.set(webcrypto as unknown as Crypto);
+cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[0]);
+
+/** The library names the browser's types, which Node has under another name. */
+type LibraryKeys = Parameters<typeof X509CertificateGenerator.createSelfSigned>[0]['keys'];
+type LibraryKey = LibraryKeys['publicKey'];
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 24 * 3_600_000;
@@ -60,13 +64,13 @@ export class CertificateAuthority {
     const certificate = await X509CertificateGenerator.createSelfSigned({
       serialNumber: serialNumber(),
       name: 'CN=Matfleet CA',
-      keys: keys as CryptoKeyPair,
+      keys: keys as LibraryKeys,
       signingAlgorithm: ALGORITHM,
       ...validity(now, CA_DAYS),
       extensions: [
         new BasicConstraintsExtension(true, 0, true),
         new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-        await SubjectKeyIdentifierExtension.create(keys.publicKey as CryptoKey),
+        await SubjectKeyIdentifierExtension.create(keys.publicKey as LibraryKey),
       ],
     });
     // The key first: a certificate without its key could never be completed, a key without certificate is simply replaced.
@@ -104,8 +108,8 @@ export class CertificateAuthority {
       serialNumber: serialNumber(),
       subject,
       issuer: this.certificate.subject,
-      publicKey: publicKey as CryptoKey,
-      signingKey: this.key as CryptoKey,
+      publicKey: publicKey as LibraryKey,
+      signingKey: this.key as LibraryKey,
       signingAlgorithm: ALGORITHM,
       ...validity(now, days),
       extensions: [

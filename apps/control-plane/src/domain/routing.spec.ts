@@ -7,7 +7,7 @@ const device = (id: string, quality: number | null, change: Partial<RoutableDevi
   name: id,
   presence: 'online',
   epoch: 1n,
-  active: { modelVersionId: 'v1', sliceId: `${id}-slice`, sliceName: `slice of ${id}`, quality, contextTokens: 512 },
+  active: { modelVersionId: 'v1', sliceId: `${id}-slice`, sliceName: `slice of ${id}`, quality },
   engineReady: true,
   queued: 0,
   ttftMs: 20,

@@ -9,7 +9,7 @@ export interface RoutableDevice {
   /** Of its live session; a device that comes back under a new epoch counts as untried. */
   readonly epoch: bigint;
   /** What it runs now; null until a slice is active. */
-  readonly active: { readonly modelVersionId: string; readonly sliceId: string; readonly sliceName: string; readonly quality: number | null; readonly contextTokens: number } | null;
+  readonly active: { readonly modelVersionId: string; readonly sliceId: string; readonly sliceName: string; readonly quality: number | null } | null;
   readonly engineReady: boolean;
   /** Inferences waiting or running there, ours and its own applications'. */
   readonly queued: number;

@@ -1,0 +1,24 @@
+import { Controller, Get, HttpCode, Param, Post } from '@nestjs/common';
+import { ApiOkResponse, ApiTags } from '@nestjs/swagger';
+import type { AssignmentRecord } from './assignment.repository.js';
+import { AssignmentService } from './assignment.service.js';
+
+@ApiTags('devices')
+@Controller('api/v1/devices/:id')
+export class AssignmentController {
+  constructor(private readonly assignments: AssignmentService) {}
+
+  @Get('assignments')
+  @ApiOkResponse({ description: 'Every generation of the desired document, newest first, with its explanation.' })
+  list(@Param('id') id: string): Promise<AssignmentRecord[]> {
+    return this.assignments.history(id);
+  }
+
+  /** Decides again with what is known now; answers the assignment that is in force then. */
+  @Post('evaluate')
+  @HttpCode(200)
+  @ApiOkResponse({ description: 'The newest assignment, null when nothing could be assigned yet.' })
+  async evaluate(@Param('id') id: string): Promise<{ assignment: AssignmentRecord | null }> {
+    return { assignment: await this.assignments.evaluate(id) };
+  }
+}

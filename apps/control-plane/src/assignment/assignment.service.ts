@@ -1,0 +1,227 @@
+import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
+import { mean } from '@matfleet/model';
+import { CatalogService, type ModelVersion } from '../catalog/catalog.service.js';
+import { CONFIG, type Config } from '../config.js';
+import { assign, DEFAULT_POLICY, type AssignmentDecision, type Measured } from '../domain/assignment.js';
+import { nextGeneration } from '../domain/epoch.js';
+import { learnCorrection, relaxCorrection } from '../domain/latency-correction.js';
+import { DomainError } from '../errors.js';
+import { FleetEvents } from '../events/fleet-events.js';
+import type { DeviceRecord } from '../fleet/device.js';
+import { DeviceLinks, type DesiredDocument } from '../fleet/device-links.js';
+import { FleetService } from '../fleet/fleet.service.js';
+import type { LatencyWindow } from '../fleet/latency-windows.js';
+import { AssignmentRepository, type AssignmentRecord } from './assignment.repository.js';
+
+/** Fewer tokens in a window than this say nothing about a device. */
+const WINDOW_TOKENS_MIN = 8;
+const SWEEP_MS = 10_000;
+/** Without traffic for this long a device counts as unmeasured, and what was learned about it fades. */
+const IDLE_MS = 2 * 60_000;
+const CORRECTION_HALF_LIFE_MS = 30 * 60_000;
+const CONTEXT_TOKENS_MAX = 4_096;
+const SMALL_MODEL_CONTEXT_TOKENS = 512;
+
+interface Learned extends Measured {
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+  readonly atMs: number;
+}
+
+/** The only writer of a device's desired document: decides its slice, keeps the explanation, sends the document. */
+@Injectable()
+export class AssignmentService implements OnModuleInit, OnModuleDestroy {
+  private readonly log = new Logger('assignment');
+  private readonly measured = new Map<string, Learned>();
+  /** One evaluation of a device at a time; the next waits for it. */
+  private readonly turns = new Map<string, Promise<unknown>>();
+  private readonly stops: (() => void)[] = [];
+
+  constructor(
+    private readonly assignments: AssignmentRepository,
+    private readonly catalog: CatalogService,
+    private readonly fleet: FleetService,
+    private readonly links: DeviceLinks,
+    private readonly events: FleetEvents,
+    @Inject(CONFIG) private readonly config: Config,
+  ) {}
+
+  onModuleInit(): void {
+    const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.log.error(error));
+    const windows = this.fleet.closedWindows.subscribe((window) => guard(this.learn(window)));
+    const published = this.events.on('model-published').subscribe(() => guard(this.evaluateUnassigned()));
+    const timer = setInterval(() => guard(this.sweep()), SWEEP_MS);
+    timer.unref();
+    this.stops.push(
+      () => windows.unsubscribe(),
+      () => published.unsubscribe(),
+      () => clearInterval(timer),
+    );
+  }
+
+  async onModuleDestroy(): Promise<void> {
+    for (const stop of this.stops) stop();
+    await Promise.allSettled(this.turns.values());
+  }
+
+  /** Newest first. */
+  async history(deviceId: string): Promise<AssignmentRecord[]> {
+    await this.fleet.record(deviceId);
+    return this.assignments.history(deviceId);
+  }
+
+  /** What the device should run, or null before its first assignment. */
+  async desired(deviceId: string): Promise<DesiredDocument | null> {
+    const newest = await this.assignments.newest(deviceId);
+    if (!newest) return null;
+    return { ...newest, modelName: (await this.catalog.version(newest.modelVersionId)).name };
+  }
+
+  /**
+   * Decides again with what is known now, and moves the device when the decision changed. Returns the newest assignment, null without one.
+   * `storedGeneration` is what the device says it holds: a new document must lie beyond it.
+   */
+  evaluate(deviceId: string, storedGeneration = 0): Promise<AssignmentRecord | null> {
+    return this.inTurn(deviceId, async () => {
+      const device = await this.fleet.record(deviceId);
+      const version = device.modelVersionId ? await this.catalog.findVersion(device.modelVersionId) : await this.catalog.currentVersion();
+      const newest = await this.assignments.newest(deviceId);
+      if (!version?.publishedAt || !device.capabilities) return newest;
+      const decision = this.decide(device, version, newest);
+      if (decision.sliceId === null) {
+        if (!newest) await this.fleet.setProblem(deviceId, decision.reason);
+        this.log.warn({ deviceId, device: device.name, reason: decision.reason, msg: 'no slice fits' });
+        return newest;
+      }
+      const same = newest && newest.modelVersionId === version.id && newest.sliceId === decision.sliceId && newest.generation >= storedGeneration;
+      return same ? newest : this.write(device, version, decision, { newest, storedGeneration, updateId: null });
+    });
+  }
+
+  /**
+   * Brings a device to a model version, with the slice of it that suits the device. Safe to repeat. Returns the generation to wait for.
+   * Throws `failed-precondition` when no slice of the version fits.
+   */
+  assignVersion(deviceId: string, modelVersionId: string, updateId: string): Promise<{ generation: number; sliceId: string }> {
+    return this.inTurn(deviceId, async () => {
+      const device = await this.fleet.record(deviceId);
+      const version = await this.catalog.version(modelVersionId);
+      if (!version.publishedAt) throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
+      if (!device.capabilities) throw new DomainError('unavailable', `device ${device.name} has not said yet what it can do`);
+      const newest = await this.assignments.newest(deviceId);
+      if (newest?.modelVersionId === modelVersionId) {
+        await this.assignments.pinVersion(deviceId, modelVersionId);
+        await this.nudge(deviceId);
+        return newest;
+      }
+      const decision = this.decide(device, version, newest);
+      if (decision.sliceId === null) throw new DomainError('failed-precondition', `${version.name} does not fit device ${device.name}: ${decision.reason}`);
+      return this.write(device, version, decision, { newest, storedGeneration: 0, updateId });
+    });
+  }
+
+  /** Sends the desired document again; does nothing for a device that is not connected. */
+  async nudge(deviceId: string): Promise<void> {
+    const document = this.links.get(deviceId) && (await this.desired(deviceId));
+    if (document) this.links.send(deviceId, { kind: 'desired', document });
+  }
+
+  private decide(device: DeviceRecord, version: ModelVersion, newest: AssignmentRecord | null): AssignmentDecision {
+    const learned = this.measured.get(device.id);
+    const measured = learned && newest && learned.sliceId === newest.sliceId && learned.modelVersionId === newest.modelVersionId ? learned : null;
+    return assign({
+      device: device.capabilities!,
+      modelVersionId: version.id,
+      manifest: version.manifest,
+      contextTokens: contextTokens(version),
+      targetInterTokenMs: this.config.targetInterTokenMs,
+      latencyCorrection: device.latencyCorrection,
+      current: newest && { modelVersionId: newest.modelVersionId, sliceId: newest.sliceId, steadiness: newest.explanation.steadiness },
+      measured: measured && { interTokenMs: measured.interTokenMs, tokens: measured.tokens, slowWindows: measured.slowWindows },
+      nowMs: Date.now(),
+      policy: { ...DEFAULT_POLICY, dwellMs: this.config.upgradeDwellMs },
+    });
+  }
+
+  private async write(
+    device: DeviceRecord,
+    version: ModelVersion,
+    decision: AssignmentDecision,
+    from: { newest: AssignmentRecord | null; storedGeneration: number; updateId: string | null },
+  ): Promise<AssignmentRecord> {
+    const generation = Number(nextGeneration(BigInt(device.generation), BigInt(from.storedGeneration)));
+    const next = {
+      deviceId: device.id,
+      generation,
+      modelVersionId: version.id,
+      sliceId: decision.sliceId!,
+      contextTokens: contextTokens(version),
+      reason: decision.reason,
+      explanation: decision.explanation,
+      updateId: from.updateId,
+    };
+    if (!(await this.assignments.append(next, device.generation, from.updateId !== null))) throw new DomainError('unavailable', `device ${device.name} was assigned by another writer at generation ${device.generation}`);
+    this.measured.delete(device.id);
+    this.log.log({ deviceId: device.id, device: device.name, generation, sliceId: next.sliceId, cause: decision.explanation.cause, reason: decision.reason, msg: 'slice assigned' });
+    this.links.send(device.id, { kind: 'desired', document: { ...next, modelName: version.name } });
+    this.fleet.changed(device.id);
+    return { ...next, createdAt: new Date() };
+  }
+
+  /** Closes the loop: a window's measurement corrects the prediction, and may move the device. */
+  private async learn(window: LatencyWindow): Promise<void> {
+    const newest = await this.assignments.newest(window.deviceId);
+    const interTokenMs = mean(window.interToken);
+    if (!newest || newest.sliceId !== window.sliceId || newest.modelVersionId !== window.modelVersionId || interTokenMs === undefined) return;
+    if (window.interToken.count < WINDOW_TOKENS_MIN) return;
+    const predictedMs = newest.explanation.candidates.find((candidate) => candidate.sliceId === window.sliceId)?.uncorrectedInterTokenMs;
+    if (predictedMs === undefined) return;
+    const { latencyCorrection } = await this.fleet.record(window.deviceId);
+    await this.fleet.setLatencyCorrection(window.deviceId, learnCorrection(latencyCorrection, { measuredMs: interTokenMs, predictedMs, tokens: window.interToken.count }));
+    const before = this.measured.get(window.deviceId);
+    const wasSlow = before && before.sliceId === window.sliceId && before.modelVersionId === window.modelVersionId ? before.slowWindows : 0;
+    this.measured.set(window.deviceId, {
+      modelVersionId: window.modelVersionId,
+      sliceId: window.sliceId,
+      interTokenMs,
+      tokens: window.interToken.count,
+      slowWindows: interTokenMs > this.config.targetInterTokenMs ? wasSlow + 1 : 0,
+      atMs: Date.now(),
+    });
+    await this.evaluate(window.deviceId);
+  }
+
+  /** Anti-entropy: what a lost message or a silent device left behind is found here. */
+  private async sweep(): Promise<void> {
+    const nowMs = Date.now();
+    for (const device of await this.fleet.records()) {
+      if (!this.links.get(device.id)) continue;
+      if (device.generation > (device.observed?.generation ?? 0) && device.phase !== 'failed') await this.nudge(device.id);
+      const learned = this.measured.get(device.id);
+      if (learned && nowMs - learned.atMs < IDLE_MS) continue;
+      this.measured.delete(device.id);
+      if (Math.abs(Math.log(device.latencyCorrection)) < 0.05) continue;
+      await this.fleet.setLatencyCorrection(device.id, relaxCorrection(device.latencyCorrection, SWEEP_MS, CORRECTION_HALF_LIFE_MS));
+      await this.evaluate(device.id);
+    }
+  }
+
+  private async evaluateUnassigned(): Promise<void> {
+    for (const device of await this.fleet.records()) if (device.generation === 0) await this.evaluate(device.id);
+  }
+
+  private async inTurn<T>(deviceId: string, work: () => Promise<T>): Promise<T> {
+    const turn = (this.turns.get(deviceId) ?? Promise.resolve()).catch(() => {}).then(work);
+    this.turns.set(deviceId, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.turns.get(deviceId) === turn) this.turns.delete(deviceId);
+    }
+  }
+}
+
+/** The context that a device reserves K/V for: small models serve short commands. */
+function contextTokens({ manifest: { config } }: ModelVersion): number {
+  return Math.min(config.maxPositionEmbeddings, config.hiddenSize < 512 ? SMALL_MODEL_CONTEXT_TOKENS : CONTEXT_TOKENS_MAX);
+}
