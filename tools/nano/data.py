@@ -567,7 +567,7 @@ FRAME_LIST = {k: v.split("\n") for k, v in FRAMES.items()}
 FUNCTIONS = list(FRAME_LIST) + ["none"]
 # how often each function is drawn for training: clock phrases need the most examples, facts the most repetitions
 MIX = {"set_temperature": 9, "set_lights": 5, "lock_door": 4.5, "unlock_door": 4.5, "set_conveyor": 5, "set_speed": 6,
-       "read_sensor": 7, "schedule": 15, "raise_alarm": 5, "query_status": 6, "part_code": 22, "none": 11}
+       "read_sensor": 7, "schedule": 14, "raise_alarm": 5, "query_status": 6, "part_code": 30, "none": 11}
 HELDOUT = {"part_code": 110, "none": 70, "schedule": 60, "set_temperature": 60, "read_sensor": 50}     # others 45
 
 

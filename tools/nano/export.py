@@ -39,16 +39,16 @@ def greedy(net, tok, text, ffn, skip, limit=48):
 
 
 def pick(rows):
-    """From all measured slices: the Pareto front by size, thinned to 8, always with the full model; smallest first."""
-    best, front = -1, []
+    """From all measured slices: the Pareto front by size (at most 5 points), and the plain widths above it whether or
+    not they gain anything, so that the table shows what width is worth; smallest first, the full model last."""
+    best, front, plain = -1, [], {f"width {w}" for w in slices.WIDTHS}
     for r in sorted(rows, key=lambda r: (r["effective"], -r["quality"]["value"])):
         if r["quality"]["value"] > best: front.append(r); best = r["quality"]["value"]
-    full = next(r for r in rows if r["name"] == f"width {slices.FULL}")
-    front = [r for r in front if r is not full]
-    while len(front) > 7:                          # drop the point that its neighbours describe best
+    front = [r for r in front if r["name"] not in plain]
+    while len(front) > 4:                          # drop the point that its neighbour describes best
         gain = [front[i]["quality"]["value"] - front[i - 1]["quality"]["value"] for i in range(1, len(front))]
         del front[1 + gain.index(min(gain))]
-    return front + [full]
+    return sorted(front + [r for r in rows if r["name"] in plain], key=lambda r: r["effective"])
 
 
 def run(work, out, quick=False):
