@@ -181,7 +181,11 @@ export class Agent {
       capabilities: this.capabilities && {
         ...this.capabilities,
         availableMemoryBytes: BigInt(freemem()),
-        ...(engine && { runtimeMemoryBytes: BigInt(engine.runtimeBytes), runtimeVersion: engine.runtimeVersion, executionProviders: [...engine.executionProviders] }),
+        ...(engine && {
+          runtimeMemoryBytes: BigInt(engine.runtimeBytes),
+          runtimeVersion: engine.runtimeVersion,
+          executionProviders: [...engine.executionProviders],
+        }),
       },
       storedGeneration: BigInt(this.journal.current.desired?.generation ?? 0),
       observed: this.observed(),
@@ -218,7 +222,8 @@ export class Agent {
     const { desired, active, failure } = this.journal.current;
     if (!desired) return;
     if (active?.generation === desired.generation) this.report(desired.generation, Phase.PHASE_ACTIVE);
-    else if (failure?.generation === desired.generation && failure.final) this.report(desired.generation, Phase.PHASE_FAILED, { error: failure.error });
+    else if (failure?.generation === desired.generation && failure.final)
+      this.report(desired.generation, Phase.PHASE_FAILED, { error: failure.error });
   }
 
   // -- towards what is desired

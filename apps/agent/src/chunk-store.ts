@@ -84,7 +84,8 @@ export class ChunkStore {
         await rm(join(this.directory, 'chunks', name), { force: true });
         removed += 1;
       }
-    for (const name of await readdir(join(this.directory, 'models'))) if (!versions.has(name)) await rm(join(this.directory, 'models', name), { recursive: true, force: true });
+    for (const name of await readdir(join(this.directory, 'models')))
+      if (!versions.has(name)) await rm(join(this.directory, 'models', name), { recursive: true, force: true });
     return removed;
   }
 }

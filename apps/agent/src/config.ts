@@ -21,7 +21,12 @@ const ConfigSchema = z
     name: z
       .string()
       .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'up to 63 letters, digits, dots, dashes or underscores')
-      .default(() => hostname().replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 63) || 'device'),
+      .default(
+        () =>
+          hostname()
+            .replace(/[^A-Za-z0-9._-]/g, '-')
+            .slice(0, 63) || 'device',
+      ),
     /** Grant to weights, K/V and activations, bytes. */
     modelMemory: bytes.optional(),
     data: z.string().min(1).default('.data/agent'),
@@ -56,7 +61,9 @@ export function parseConfig(flags: Record<string, unknown>, env: Record<string, 
   }
   const result = ConfigSchema.safeParse(merged);
   if (!result.success)
-    throw new Error(`the agent's configuration is wrong:\n${result.error.issues.map((issue) => `  ${issue.path.join('.') || '(file)'}: ${issue.message}`).join('\n')}`);
+    throw new Error(
+      `the agent's configuration is wrong:\n${result.error.issues.map((issue) => `  ${issue.path.join('.') || '(file)'}: ${issue.message}`).join('\n')}`,
+    );
   const data = resolve(result.data.data);
   return { ...result.data, data, socket: resolve(result.data.socket ?? `${data}/agent.sock`) };
 }

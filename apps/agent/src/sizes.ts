@@ -15,7 +15,8 @@ const UNITS: Record<string, number> = {
 export function parseBytes(text: string): number {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(text);
   const unit = Object.entries(UNITS).find(([name]) => name.toLowerCase() === match?.[2]?.toLowerCase())?.[1];
-  if (!match || unit === undefined) throw new Error(`"${text}" is not a size: write a number and one of ${Object.keys(UNITS).filter(Boolean).join(', ')}`);
+  if (!match || unit === undefined)
+    throw new Error(`"${text}" is not a size: write a number and one of ${Object.keys(UNITS).filter(Boolean).join(', ')}`);
   const bytes = Math.round(Number(match[1]) * unit);
   if (bytes < 1 || !Number.isSafeInteger(bytes)) throw new Error(`"${text}" is not a usable size`);
   return bytes;

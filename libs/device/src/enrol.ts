@@ -73,6 +73,7 @@ async function deviceKey(path: string): Promise<string> {
 
 async function certificateRequest(keyPem: string, deviceName: string): Promise<string> {
   // Loaded only while enrolling: it costs memory that a daemon does not need again.
+  await import('reflect-metadata');
   const { Pkcs10CertificateRequestGenerator, cryptoProvider } = await import('@peculiar/x509');
   cryptoProvider.set(webcrypto as never);
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
