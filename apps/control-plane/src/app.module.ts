@@ -1,10 +1,13 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { AccessModule } from './access/access.module.js';
+import { AssignmentModule } from './assignment/assignment.module.js';
 import { CatalogModule } from './catalog/catalog.module.js';
 import type { Config } from './config.js';
 import { ConfigModule } from './config.module.js';
 import { DatabaseModule } from './database/database.module.js';
+import { EnrolmentModule } from './access/enrolment.module.js';
 import { EventsModule } from './events/events.module.js';
+import { FleetModule } from './fleet/fleet.module.js';
 import { GraphqlModule } from './graphql.module.js';
 import { QueueModule } from './queue/queue.module.js';
 import { TelemetryModule } from './telemetry.module.js';
@@ -23,7 +26,10 @@ export class AppModule {
         QueueModule.forRoot({ databaseUrl, redisUrl: config.redisUrl }),
         GraphqlModule,
         AccessModule,
+        EnrolmentModule,
         CatalogModule,
+        FleetModule,
+        AssignmentModule,
       ],
     };
   }
