@@ -10,6 +10,7 @@ import { EventsModule } from './events/events.module.js';
 import { FleetModule } from './fleet/fleet.module.js';
 import { GraphqlModule } from './graphql.module.js';
 import { QueueModule } from './queue/queue.module.js';
+import { RolloutModule } from './rollout/rollout.module.js';
 import { TelemetryModule } from './telemetry.module.js';
 
 @Module({})
@@ -30,6 +31,7 @@ export class AppModule {
         CatalogModule,
         FleetModule,
         AssignmentModule,
+        RolloutModule,
       ],
     };
   }

@@ -37,7 +37,8 @@ export class AssignmentRepository {
     return this.prisma.$transaction(async (tx) => {
       const { count } = await tx.device.updateMany({
         where: { id: next.deviceId, generation: BigInt(expectedGeneration) },
-        data: { generation: BigInt(next.generation), ...(pinVersion && { modelVersionId: next.modelVersionId }) },
+        // What the device reported about the generation before says nothing about this one.
+        data: { generation: BigInt(next.generation), phase: null, phaseError: null, ...(pinVersion && { modelVersionId: next.modelVersionId }) },
       });
       if (count === 0) return false;
       await tx.assignment.create({

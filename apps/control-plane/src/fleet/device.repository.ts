@@ -63,19 +63,14 @@ export class DeviceRepository {
     return record(await this.prisma.device.update({ where: { id }, data }));
   }
 
-  /** Only from the session that holds the epoch, and never about a generation older than one already reported. */
+  /** Only from the session that holds the epoch. What runs is always news; progress and failure count only for the newest generation. */
   async report(id: string, epoch: bigint, report: PhaseReport): Promise<boolean> {
-    const { count } = await this.prisma.device.updateMany({
-      where: { id, epoch },
-      data: {
-        phase: report.phase,
-        phaseError: report.error,
-        fetchedBytes: BigInt(report.fetchedBytes),
-        totalBytes: BigInt(report.totalBytes),
-        ...(report.observed && { observed: report.observed as unknown as Prisma.InputJsonValue }),
-      },
-    });
-    return count === 1;
+    const progress = { phase: report.phase, phaseError: report.error, fetchedBytes: BigInt(report.fetchedBytes), totalBytes: BigInt(report.totalBytes) };
+    const [current, observed] = await this.prisma.$transaction([
+      this.prisma.device.updateMany({ where: { id, epoch, generation: BigInt(report.generation) }, data: progress }),
+      this.prisma.device.updateMany({ where: { id, epoch }, data: report.observed ? { observed: report.observed as unknown as Prisma.InputJsonValue } : { epoch } }),
+    ]);
+    return current.count === 1 || (observed.count === 1 && report.observed !== null);
   }
 
   async setProblem(id: string, message: string): Promise<void> {

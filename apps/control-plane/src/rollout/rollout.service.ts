@@ -1,0 +1,154 @@
+import { randomUUID } from 'node:crypto';
+import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
+import type { Subscription } from 'rxjs';
+import { AssignmentService } from '../assignment/assignment.service.js';
+import { CatalogService } from '../catalog/catalog.service.js';
+import { CONFIG, type Config } from '../config.js';
+import { targetStep, updateState } from '../domain/update.js';
+import { DomainError } from '../errors.js';
+import { FleetEvents } from '../events/fleet-events.js';
+import { FleetService } from '../fleet/fleet.service.js';
+import { QueueService } from '../queue/queue.service.js';
+import { Metrics } from '../telemetry.js';
+import type { UpdateView } from './update.js';
+import { type OpenTarget, UpdateRepository } from './update.repository.js';
+
+const SWEEP_MS = 30_000;
+
+/** Brings devices to a model version: one job a device raises its desired document, and what the device then reports ends its part. */
+@Injectable()
+export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
+  private readonly log = new Logger('rollout');
+  /** Devices that some running update waits for; what another replica starts is found by the sweep. */
+  private readonly awaited = new Set<string>();
+  private subscription: Subscription | undefined;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    private readonly updates: UpdateRepository,
+    private readonly catalog: CatalogService,
+    private readonly fleet: FleetService,
+    private readonly assignment: AssignmentService,
+    private readonly queue: QueueService,
+    private readonly events: FleetEvents,
+    private readonly metrics: Metrics,
+    @Inject(CONFIG) private readonly config: Config,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.log.error(error));
+    this.subscription = this.events.on('device-changed').subscribe(({ deviceId }) => {
+      if (this.awaited.has(deviceId)) guard(this.advanceDevice(deviceId));
+    });
+    this.timer = setInterval(() => guard(this.sweep()), SWEEP_MS);
+    this.timer.unref();
+    guard(this.sweep());
+  }
+
+  onModuleDestroy(): void {
+    this.subscription?.unsubscribe();
+    clearInterval(this.timer);
+  }
+
+  /** Starts an update of these devices, or of the whole fleet: then its version is also what new devices get. */
+  async create({ modelVersionId, deviceIds }: { modelVersionId: string; deviceIds?: readonly string[] | undefined }): Promise<UpdateView> {
+    const version = await this.catalog.version(modelVersionId);
+    if (!version.publishedAt) throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
+    const fleet = new Set((await this.fleet.records()).map((device) => device.id));
+    const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
+    if (unknown.length > 0) throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}`);
+    const targets = [...new Set(deviceIds ?? fleet)];
+    const id = randomUUID();
+    await this.updates.create({ id, modelVersionId, wholeFleet: deviceIds === undefined, deadlineAt: new Date(Date.now() + this.config.updateDeadlineMs), deviceIds: targets });
+    this.log.log({ updateId: id, modelVersionId, devices: targets.length, msg: 'update started' });
+    for (const deviceId of targets) {
+      this.awaited.add(deviceId);
+      await this.enqueue(id, deviceId);
+    }
+    await this.endIfDone(id);
+    this.events.emit({ kind: 'update-changed', updateId: id });
+    return this.get(id);
+  }
+
+  /** Newest first; at most 100. */
+  list(): Promise<UpdateView[]> {
+    return this.updates.list();
+  }
+
+  async find(id: string): Promise<UpdateView | undefined> {
+    return this.updates.find(id);
+  }
+
+  async get(id: string): Promise<UpdateView> {
+    const update = await this.updates.find(id);
+    if (!update) throw new DomainError('not-found', `there is no update ${id.slice(0, 80)}`);
+    return update;
+  }
+
+  /** One run of the job `push-update`. Safe to repeat: a target that has ended or was pushed already stays as it is. */
+  async push(updateId: string, deviceId: string): Promise<void> {
+    const [target] = await this.updates.openTargets({ updateId, deviceId });
+    if (!target || target.sight.state !== 'pending') return;
+    if (Date.now() >= target.deadlineMs) return this.advance(target);
+    try {
+      const { generation } = await this.assignment.assignVersion(deviceId, target.modelVersionId, updateId);
+      await this.updates.move(updateId, deviceId, { state: 'pushed', generation });
+      this.events.emit({ kind: 'update-changed', updateId });
+    } catch (error) {
+      if (!(error instanceof DomainError)) throw error;
+      // A device that has not spoken yet stays pending; the sweep asks again.
+      if (error.code === 'unavailable') return this.log.debug(`update ${updateId} waits: ${error.message}`);
+      await this.end(target, 'failed', error.message);
+    }
+    await this.advanceDevice(deviceId);
+  }
+
+  private async advanceDevice(deviceId: string): Promise<void> {
+    const targets = await this.updates.openTargets({ deviceId });
+    if (targets.length === 0) this.awaited.delete(deviceId);
+    for (const target of targets) await this.advance(target);
+  }
+
+  private async advance(target: OpenTarget): Promise<void> {
+    const step = targetStep(target.sight, target.modelVersionId, Date.now(), target.deadlineMs);
+    switch (step.kind) {
+      case 'wait':
+        return;
+      case 'push':
+        return this.enqueue(target.updateId, target.deviceId);
+      case 'succeed':
+        return this.end(target, 'succeeded');
+      case 'fail':
+        return this.end(target, 'failed', step.error);
+    }
+  }
+
+  private async end(target: OpenTarget, state: 'succeeded' | 'failed', error?: string): Promise<void> {
+    if (!(await this.updates.move(target.updateId, target.deviceId, { state, ...(error !== undefined && { error }) }))) return;
+    this.metrics.updateTargets.inc({ outcome: state });
+    this.log.log({ updateId: target.updateId, deviceId: target.deviceId, state, error, msg: 'update target ended' });
+    await this.endIfDone(target.updateId);
+    this.events.emit({ kind: 'update-changed', updateId: target.updateId });
+  }
+
+  private async endIfDone(updateId: string): Promise<void> {
+    const state = updateState(await this.updates.targetStates(updateId));
+    if (state === 'running' || !(await this.updates.end(updateId, state, new Date()))) return;
+    this.log.log({ updateId, state, msg: 'update ended' });
+    this.events.emit({ kind: 'update-changed', updateId });
+  }
+
+  /** A queue that does not answer loses nothing: the target stays pending, and the sweep asks again. */
+  private async enqueue(updateId: string, deviceId: string): Promise<void> {
+    await this.queue.enqueue('push-update', { updateId, deviceId }).catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)));
+  }
+
+  /** Finds what a killed process, a lost job or a passed deadline left behind. */
+  private async sweep(): Promise<void> {
+    const targets = await this.updates.openTargets();
+    this.awaited.clear();
+    for (const target of targets) this.awaited.add(target.deviceId);
+    for (const target of targets) await this.advance(target);
+    for (const updateId of await this.updates.endedButRunning()) await this.endIfDone(updateId);
+  }
+}

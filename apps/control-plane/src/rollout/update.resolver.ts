@@ -1,0 +1,39 @@
+import { Args, ID, Mutation, Query, Resolver, Subscription } from '@nestjs/graphql';
+import { changes } from '../events/changes.js';
+import { FleetEvents } from '../events/fleet-events.js';
+import { RolloutService } from './rollout.service.js';
+import { toUpdateDto, UpdateDto } from './update.dto.js';
+
+@Resolver(() => UpdateDto)
+export class UpdateResolver {
+  constructor(
+    private readonly rollout: RolloutService,
+    private readonly events: FleetEvents,
+  ) {}
+
+  @Query(() => [UpdateDto], { description: 'Newest first.' })
+  async updates(): Promise<UpdateDto[]> {
+    return (await this.rollout.list()).map(toUpdateDto);
+  }
+
+  @Query(() => UpdateDto)
+  async update(@Args('id', { type: () => ID }) id: string): Promise<UpdateDto> {
+    return toUpdateDto(await this.rollout.get(id));
+  }
+
+  @Mutation(() => UpdateDto, { description: 'Brings these devices, by default the whole fleet, to a published model version.' })
+  async createUpdate(
+    @Args('modelVersionId', { type: () => ID }) modelVersionId: string,
+    @Args('deviceIds', { type: () => [ID], nullable: true }) deviceIds?: string[],
+  ): Promise<UpdateDto> {
+    return toUpdateDto(await this.rollout.create({ modelVersionId, deviceIds: deviceIds ?? undefined }));
+  }
+
+  @Subscription(() => UpdateDto, { resolve: (update: UpdateDto) => update })
+  updateChanged(): AsyncIterableIterator<UpdateDto> {
+    return changes(this.events.on('update-changed'), (event) => event.updateId, async (id) => {
+      const update = await this.rollout.find(id);
+      return update && toUpdateDto(update);
+    });
+  }
+}
