@@ -20,7 +20,7 @@ import {
 } from '@peculiar/x509';
 import { DomainError } from '../errors.js';
 
-cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[0]);
+cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[1]);
 
 /** The library names the browser's types, which Node has under another name. */
 type LibraryKeys = Parameters<typeof X509CertificateGenerator.createSelfSigned>[0]['keys'];
@@ -92,8 +92,14 @@ export class CertificateAuthority {
   async issueServer(hosts: readonly string[], now: Date): Promise<ServerIdentity> {
     const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
     const names = [...new Set(hosts)].map((host) => ({ type: isIP(host) ? ('ip' as const) : ('dns' as const), value: host }));
-    const certificate = await this.sign('CN=Matfleet control plane', keys.publicKey, now, SERVER_DAYS, ExtendedKeyUsage.serverAuth, [new SubjectAlternativeNameExtension(names)]);
-    return { certificatePem: certificate.toString('pem') + '\n' + this.certificatePem, keyPem: await privateKeyPem(keys.privateKey), expiresAt: certificate.notAfter };
+    const certificate = await this.sign('CN=Matfleet control plane', keys.publicKey, now, SERVER_DAYS, ExtendedKeyUsage.serverAuth, [
+      new SubjectAlternativeNameExtension(names),
+    ]);
+    return {
+      certificatePem: certificate.toString('pem') + '\n' + this.certificatePem,
+      keyPem: await privateKeyPem(keys.privateKey),
+      expiresAt: certificate.notAfter,
+    };
   }
 
   /** A client certificate with the device's id as its common name. The request must be checked before. */
@@ -103,7 +109,14 @@ export class CertificateAuthority {
     return certificate.toString('pem');
   }
 
-  private async sign(subject: string, publicKey: webcrypto.CryptoKey, now: Date, days: number, usage: ExtendedKeyUsage, extensions: SubjectAlternativeNameExtension[]) {
+  private async sign(
+    subject: string,
+    publicKey: webcrypto.CryptoKey,
+    now: Date,
+    days: number,
+    usage: ExtendedKeyUsage,
+    extensions: SubjectAlternativeNameExtension[],
+  ) {
     return X509CertificateGenerator.create({
       serialNumber: serialNumber(),
       subject,
@@ -132,22 +145,29 @@ export interface DeviceCertificateRequest {
 
 /** Checks that the request is signed by its own ECDSA P-256 key. Nothing else of it is used. */
 export async function readCertificateRequest(csrPem: string): Promise<DeviceCertificateRequest> {
-  if (csrPem.length > 8_192) throw new DomainError('invalid-argument', `the certificate request has ${csrPem.length} characters, at most 8192 are taken`);
+  if (csrPem.length > 8_192)
+    throw new DomainError('invalid-argument', `the certificate request has ${csrPem.length} characters, at most 8192 are taken`);
   try {
     const request = new Pkcs10CertificateRequest(csrPem);
     const algorithm = request.publicKey.algorithm as { name: string; namedCurve?: string };
-    if (algorithm.name !== 'ECDSA' || algorithm.namedCurve !== 'P-256') throw new Error(`its key is ${algorithm.name} ${algorithm.namedCurve ?? ''}, not ECDSA P-256`);
+    if (algorithm.name !== 'ECDSA' || algorithm.namedCurve !== 'P-256')
+      throw new Error(`its key is ${algorithm.name} ${algorithm.namedCurve ?? ''}, not ECDSA P-256`);
     if (!(await request.verify())) throw new Error('its signature does not match its key');
     const spki = Buffer.from(request.publicKey.rawData) as Buffer<ArrayBuffer>;
     return { spki, publicKeyHash: createHash('sha256').update(spki).digest('hex') };
   } catch (error) {
-    throw new DomainError('invalid-argument', `the certificate request cannot be used: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new DomainError('invalid-argument', `the certificate request cannot be used: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
   }
 }
 
 const serialNumber = (): string => '01' + randomBytes(15).toString('hex');
 
-const validity = (now: Date, days: number) => ({ notBefore: new Date(now.getTime() - BACKDATE_MS), notAfter: new Date(now.getTime() + days * DAY_MS) });
+const validity = (now: Date, days: number) => ({
+  notBefore: new Date(now.getTime() - BACKDATE_MS),
+  notAfter: new Date(now.getTime() + days * DAY_MS),
+});
 
 async function privateKeyPem(key: webcrypto.CryptoKey): Promise<string> {
   return PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY');

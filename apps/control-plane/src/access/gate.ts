@@ -35,10 +35,13 @@ async function check(request: FastifyRequest, { keys, sessions }: GateOptions): 
   const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
   if (bearer !== undefined) return (await keys.verify(bearer)) ? undefined : ['unauthenticated', 'this API key is unknown or revoked'];
   const cookie = request.cookies[SESSION_COOKIE];
-  if (cookie === undefined || !(await sessions.verify(cookie))) return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
+  if (cookie === undefined || !(await sessions.verify(cookie)))
+    return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
   const isUpgrade = request.headers.upgrade?.toLowerCase() === 'websocket';
   const isReading = (request.method === 'GET' || request.method === 'HEAD') && !isUpgrade;
-  return isReading || isSameOrigin(request.headers) ? undefined : ['permission-denied', `a request with a cookie must come from this origin, not from ${request.headers.origin ?? 'an unknown one'}`];
+  return isReading || isSameOrigin(request.headers)
+    ? undefined
+    : ['permission-denied', `a request with a cookie must come from this origin, not from ${request.headers.origin ?? 'an unknown one'}`];
 }
 
 /** A browser sends Origin with every WebSocket and every request that changes something. */

@@ -19,7 +19,10 @@ export class JoinTokenRepository {
 
   /** Takes one use; false when none is left. Atomic: two devices cannot take the last one. */
   async use(secretHash: string, now: Date): Promise<boolean> {
-    const { count } = await this.prisma.joinToken.updateMany({ where: { secretHash, usesLeft: { gt: 0 }, expiresAt: { gt: now } }, data: { usesLeft: { decrement: 1 } } });
+    const { count } = await this.prisma.joinToken.updateMany({
+      where: { secretHash, usesLeft: { gt: 0 }, expiresAt: { gt: now } },
+      data: { usesLeft: { decrement: 1 } },
+    });
     return count === 1;
   }
 }

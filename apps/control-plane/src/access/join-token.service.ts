@@ -23,7 +23,10 @@ export class JoinTokenService {
     private readonly authority: Authority,
   ) {}
 
-  async issue({ uses = 1, ttlSeconds = DEFAULT_TTL_SECONDS }: { uses?: number | undefined; ttlSeconds?: number | undefined } = {}): Promise<IssuedJoinToken> {
+  async issue({
+    uses = 1,
+    ttlSeconds = DEFAULT_TTL_SECONDS,
+  }: { uses?: number | undefined; ttlSeconds?: number | undefined } = {}): Promise<IssuedJoinToken> {
     const secret = randomBytes(24).toString('base64url');
     const now = new Date();
     const expiresAt = new Date(now.getTime() + ttlSeconds * 1_000);

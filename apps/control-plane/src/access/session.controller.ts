@@ -29,7 +29,8 @@ export class SessionController {
     @Req() request: FastifyRequest,
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<void> {
-    if (origin !== undefined && !isSameOrigin(request.headers)) throw new DomainError('permission-denied', `a login must come from this origin, not from ${origin}`);
+    if (origin !== undefined && !isSameOrigin(request.headers))
+      throw new DomainError('permission-denied', `a login must come from this origin, not from ${origin}`);
     const secret = await this.sessions.open(body.apiKey, request.ip);
     reply.setCookie(SESSION_COOKIE, secret, { ...this.cookie, maxAge: SESSION_SECONDS });
   }

@@ -1,0 +1,50 @@
+import { status, type sendUnaryData, type ServerUnaryCall, type ServerWritableStream } from '@grpc/grpc-js';
+import type { ArtifactServiceServer, FetchChunkRequest, FetchChunkResponse, GetManifestRequest, GetManifestResponse } from '@matfleet/protocol';
+import type { CatalogService } from '../catalog/catalog.service.js';
+import type { FleetService } from '../fleet/fleet.service.js';
+import { identify } from './device-auth.js';
+import { grpcError } from './device-service.js';
+
+export interface ArtifactServiceParts {
+  readonly catalog: CatalogService;
+  readonly fleet: FleetService;
+  readonly insecure: boolean;
+  readonly report: (error: unknown) => void;
+}
+
+/** Manifests and ranged chunks for enrolled devices. */
+export function artifactService({ catalog, fleet, insecure, report }: ArtifactServiceParts): ArtifactServiceServer {
+  const failed = (error: unknown) => {
+    const refusal = grpcError(error);
+    if (refusal.code === status.INTERNAL) report(error);
+    return refusal;
+  };
+  return {
+    getManifest: (call: ServerUnaryCall<GetManifestRequest, GetManifestResponse>, done: sendUnaryData<GetManifestResponse>) => {
+      identify(call, fleet, insecure)
+        .then(() => catalog.manifestBytes(call.request.modelVersionId))
+        .then(
+          (bytes) => done(null, { manifest: Buffer.from(bytes) }),
+          (error: unknown) => done(failed(error)),
+        );
+    },
+    fetchChunk: (call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>) => {
+      stream(call, { catalog, fleet, insecure }).then(
+        () => call.end(),
+        (error: unknown) => call.cancelled || call.emit('error', failed(error)),
+      );
+    },
+  };
+}
+
+/** One piece in memory at a time: the next is read when the device has room for it. */
+async function stream(call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>, { catalog, fleet, insecure }: Omit<ArtifactServiceParts, 'report'>): Promise<void> {
+  await identify(call, fleet, insecure);
+  const { chunkId, offset, length } = call.request;
+  const source = await catalog.openChunk(chunkId, Number(offset), Number(length));
+  call.once('cancelled', () => source.destroy());
+  for await (const data of source as AsyncIterable<Buffer>) {
+    if (call.cancelled) return;
+    if (!call.write({ data })) await new Promise<void>((resolve) => void call.once('drain', resolve).once('cancelled', resolve).once('close', resolve));
+  }
+}

@@ -1,0 +1,136 @@
+import { hostname } from 'node:os';
+import { constants } from 'node:crypto';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { Inject, Injectable, Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
+import { ArtifactServiceService, DeviceServiceService } from '@matfleet/protocol';
+import { Authority } from '../access/authority.js';
+import type { ServerIdentity } from '../access/certificate-authority.js';
+import { JoinTokenService } from '../access/join-token.service.js';
+import { AssignmentService } from '../assignment/assignment.service.js';
+import { CatalogService } from '../catalog/catalog.service.js';
+import { CONFIG, isLoopback, type Config } from '../config.js';
+import { Endpoints } from '../endpoints.js';
+import { DeviceLinks } from '../fleet/device-links.js';
+import { FleetService } from '../fleet/fleet.service.js';
+import { AttemptHub } from '../inference/attempt-hub.js';
+import { artifactService } from './artifact-service.js';
+import { deviceService } from './device-service.js';
+
+const DRAIN_MS = 1_000;
+const RENEW_CHECK_MS = 12 * 3_600_000;
+const RENEW_BEFORE_MS = 30 * 24 * 3_600_000;
+const MESSAGE_BYTES_MAX = 1 << 20;
+const STREAMS_PER_CONNECTION_MAX = 64;
+
+/** Asks for a client certificate without demanding one: enrolment has none yet, and every other method checks for itself. */
+class FleetCredentials extends ServerCredentials {
+  constructor(
+    private readonly caPem: string,
+    identity: ServerIdentity,
+  ) {
+    super({ requestCert: true, rejectUnauthorized: false }, contextOf(caPem, identity));
+  }
+
+  renew(identity: ServerIdentity): void {
+    this.updateSecureContextOptions(contextOf(this.caPem, identity));
+  }
+
+  override _equals(other: ServerCredentials): boolean {
+    return this === other;
+  }
+}
+
+const contextOf = (caPem: string, identity: ServerIdentity) => ({
+  ca: caPem,
+  cert: identity.certificatePem,
+  key: identity.keyPem,
+  minVersion: 'TLSv1.2' as const,
+  secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+});
+
+/** The port that devices dial: sessions and artifacts over TLS. */
+@Injectable()
+export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  private readonly log = new Logger('gateway');
+  private server: Server | undefined;
+  private renewal: NodeJS.Timeout | undefined;
+
+  constructor(
+    @Inject(CONFIG) private readonly config: Config,
+    private readonly endpoints: Endpoints,
+    private readonly authority: Authority,
+    private readonly tokens: JoinTokenService,
+    private readonly catalog: CatalogService,
+    private readonly fleet: FleetService,
+    private readonly assignments: AssignmentService,
+    private readonly links: DeviceLinks,
+    private readonly attempts: AttemptHub,
+  ) {}
+
+  async onApplicationBootstrap(): Promise<void> {
+    const insecure = this.config.insecureDevicePort;
+    if (insecure && !isLoopback(this.config.deviceHost)) throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
+    const report = (error: unknown): void => this.log.error(error);
+    const { fleet, assignments, links, attempts, config, authority, tokens, catalog } = this;
+    const server = new Server({
+      'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+      'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION_MAX,
+      'grpc.max_metadata_size': 16 * 1024,
+      'grpc.keepalive_time_ms': 30_000,
+      'grpc.keepalive_timeout_ms': 10_000,
+      'grpc.enable_channelz': 0,
+    });
+    server.addService(DeviceServiceService, deviceService({ features: { fleet, assignments, links, attempts, config }, authority, tokens, insecure, report }));
+    server.addService(ArtifactServiceService, artifactService({ catalog, fleet, insecure, report }));
+    const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
+    const { deviceHost: host, devicePort } = this.config;
+    const address = (name: string, port: number): string => (name.includes(':') ? `[${name}]:${port}` : `${name}:${port}`);
+    const port = await new Promise<number>((resolve, reject) => server.bindAsync(address(host, devicePort), credentials, (error, bound) => (error ? reject(error) : resolve(bound))));
+    this.server = server;
+    const publicHost = this.config.devicePublicHost ?? (host === '0.0.0.0' || host === '::' ? hostname() : host);
+    this.endpoints.deviceUrl = `${insecure ? 'http' : 'https'}://${address(publicHost, port)}`;
+    if (insecure) this.log.warn('the device port has no TLS: anybody on this machine can be any device');
+    this.log.log(`devices are served at ${this.endpoints.deviceUrl}`);
+  }
+
+  /** Devices are told first, so that they come back to another process, or to the next one, at different moments. */
+  async beforeApplicationShutdown(): Promise<void> {
+    clearInterval(this.renewal);
+    const server = this.server;
+    if (!server) return;
+    for (const link of this.links.all()) {
+      link.send({ kind: 'drain', withinMs: DRAIN_MS, reason: 'the control plane shuts down' });
+      link.close('the control plane shuts down');
+    }
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(() => {
+        server.forceShutdown();
+        resolve();
+      }, DRAIN_MS);
+      server.tryShutdown(() => {
+        clearTimeout(late);
+        resolve();
+      });
+    });
+  }
+
+  private async secure(): Promise<ServerCredentials> {
+    const { deviceHost, devicePublicHost } = this.config;
+    const hosts = ['localhost', '127.0.0.1', '::1', hostname(), deviceHost, ...(devicePublicHost ? [devicePublicHost] : [])];
+    let identity = await this.authority.ca.issueServer(hosts, new Date());
+    const credentials = new FleetCredentials(this.authority.ca.certificatePem, identity);
+    this.renewal = setInterval(() => {
+      if (identity.expiresAt.getTime() - Date.now() > RENEW_BEFORE_MS) return;
+      this.authority.ca.issueServer(hosts, new Date()).then(
+        (next) => {
+          identity = next;
+          credentials.renew(next);
+          this.log.log(`the device port's certificate was renewed until ${next.expiresAt.toISOString()}`);
+        },
+        (error: unknown) => this.log.error(error),
+      );
+    }, RENEW_CHECK_MS);
+    this.renewal.unref();
+    return credentials;
+  }
+}

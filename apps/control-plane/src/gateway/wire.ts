@@ -1,0 +1,155 @@
+// The only place where protobuf messages meet the control plane's own types.
+import { emptyHistogram, Histogram } from '@matfleet/model';
+import {
+  FinishReason,
+  Phase as WirePhase,
+  Role,
+  type Capabilities as WireCapabilities,
+  type Heartbeat,
+  type Histogram as WireHistogram,
+  type InferenceEvent,
+  type Observed as WireObserved,
+  type Report,
+  type SessionResponse,
+} from '@matfleet/protocol';
+import { DomainError } from '../errors.js';
+import type { Capabilities, Observed, Phase, PhaseReport } from '../fleet/device.js';
+import type { ChatMessage, Outbound } from '../fleet/device-links.js';
+import type { Beat } from '../fleet/fleet.service.js';
+import type { AttemptEvent } from '../inference/attempt-hub.js';
+
+const LATENCY_REPORTS_MAX = 16;
+const TEXT_MAX = 1_000;
+const LIST_MAX = 64;
+
+export function capabilitiesOf(wire: WireCapabilities | undefined): Capabilities {
+  if (!wire) throw new DomainError('invalid-argument', 'Hello carries no capabilities');
+  return {
+    architecture: text(wire.architecture),
+    platform: text(wire.platform),
+    cores: wire.cores,
+    cpuFeatures: wire.cpuFeatures.slice(0, LIST_MAX).map(text),
+    totalMemoryBytes: Number(wire.totalMemoryBytes),
+    availableMemoryBytes: Number(wire.availableMemoryBytes),
+    modelMemoryBytes: Number(wire.modelMemoryBytes),
+    runtimeMemoryBytes: Number(wire.runtimeMemoryBytes),
+    freeDiskBytes: Number(wire.freeDiskBytes),
+    memoryBandwidthBytesPerSecond: Number(wire.memoryBandwidthBytesPerSecond),
+    executionProviders: wire.executionProviders.slice(0, LIST_MAX).map(text),
+    nodeVersion: text(wire.nodeVersion),
+    runtimeVersion: text(wire.runtimeVersion),
+  };
+}
+
+/** Null while the device runs nothing. */
+export const observedOf = (wire: WireObserved | undefined): Observed | null =>
+  wire && wire.modelVersionId !== '' ? { generation: Number(wire.generation), modelVersionId: text(wire.modelVersionId), sliceId: text(wire.sliceId) } : null;
+
+export function beatOf(wire: Heartbeat): Beat {
+  return {
+    queued: wire.queueLength + wire.inFlight,
+    engineReady: wire.engineReady,
+    availableMemoryBytes: Number(wire.availableMemoryBytes),
+    memoryBandwidthBytesPerSecond: Number(wire.memoryBandwidthBytesPerSecond),
+    latency: wire.latency.slice(0, LATENCY_REPORTS_MAX).map((report) => ({
+      modelVersionId: text(report.modelVersionId),
+      sliceId: text(report.sliceId),
+      ttft: histogramOf(report.ttftMs),
+      interToken: histogramOf(report.interTokenMs),
+      queue: histogramOf(report.queueMs),
+      outputTokens: Number(report.outputTokens),
+      failed: Number(report.failed),
+    })),
+  };
+}
+
+const PHASES: Partial<Record<WirePhase, Phase>> = {
+  [WirePhase.PHASE_FETCHING]: 'fetching',
+  [WirePhase.PHASE_VERIFYING]: 'verifying',
+  [WirePhase.PHASE_ACTIVATING]: 'activating',
+  [WirePhase.PHASE_ACTIVE]: 'active',
+  [WirePhase.PHASE_FAILED]: 'failed',
+};
+
+export function phaseReportOf(wire: Report): PhaseReport {
+  const phase = PHASES[wire.phase];
+  if (!phase) throw new DomainError('invalid-argument', `report ${wire.sequence} has the unknown phase ${wire.phase}`);
+  return {
+    generation: Number(wire.generation),
+    phase,
+    observed: observedOf(wire.observed),
+    fetchedBytes: Number(wire.fetchedBytes),
+    totalBytes: Number(wire.totalBytes),
+    error: wire.error === '' ? null : text(wire.error),
+  };
+}
+
+const FINISHES: Partial<Record<FinishReason, Extract<AttemptEvent, { kind: 'finished' }>['reason']>> = {
+  [FinishReason.FINISH_REASON_STOP]: 'stop',
+  [FinishReason.FINISH_REASON_MAX_TOKENS]: 'max-tokens',
+  [FinishReason.FINISH_REASON_CONTEXT_FULL]: 'context-full',
+};
+
+/** Null for an event that a newer protocol knows and this one does not. */
+export function attemptEventOf(wire: InferenceEvent): AttemptEvent | null {
+  if (wire.event?.$case === 'failure') return { kind: 'failed', code: wire.event.value.code, message: text(wire.event.value.message) };
+  const event = wire.event?.value.event;
+  switch (event?.$case) {
+    case 'started':
+      return { kind: 'started', modelVersionId: event.value.modelVersionId, sliceId: event.value.sliceId };
+    case 'delta':
+      return { kind: 'delta', text: event.value.text };
+    case 'finished': {
+      const { reason, outputTokens, ttftMs, tokensPerSecond } = event.value;
+      return { kind: 'finished', reason: FINISHES[reason] ?? 'cancelled', outputTokens, ttftMs, tokensPerSecond };
+    }
+    case undefined:
+      return null;
+  }
+}
+
+const ROLES: Record<ChatMessage['role'], Role> = { system: Role.ROLE_SYSTEM, user: Role.ROLE_USER, model: Role.ROLE_MODEL };
+
+export function toWire(message: Outbound): SessionResponse {
+  switch (message.kind) {
+    case 'desired': {
+      const { generation, modelVersionId, modelName, sliceId, contextTokens, reason, updateId } = message.document;
+      return { message: { $case: 'desired', value: { generation: BigInt(generation), modelVersionId, modelName, sliceId, contextTokens, reason, updateId: updateId ?? '' } } };
+    }
+    case 'start-inference': {
+      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task } = message.start;
+      return {
+        message: {
+          $case: 'startInference',
+          value: {
+            attemptId,
+            inferenceId,
+            remainingMs: Math.max(1, Math.round(remainingMs)),
+            modelVersionId,
+            sliceId,
+            request: {
+              requestId: attemptId,
+              messages: messages.map(({ role, text: content }) => ({ role: ROLES[role], parts: [{ content: { $case: 'text', value: content } }] })),
+              sampling: sampling ? { ...sampling, seed: sampling.seed === undefined ? undefined : BigInt(sampling.seed) } : undefined,
+              maxTokens,
+              task: task ?? '',
+            },
+          },
+        },
+      };
+    }
+    case 'cancel-inference':
+      return { message: { $case: 'cancelInference', value: { attemptId: message.attemptId } } };
+    case 'drain':
+      return { message: { $case: 'drain', value: { withinMs: message.withinMs, reason: message.reason } } };
+  }
+}
+
+function histogramOf(wire: WireHistogram | undefined): Histogram {
+  if (!wire) return emptyHistogram;
+  const result = Histogram.safeParse({ ...wire, counts: wire.counts.map(Number), zeroCount: Number(wire.zeroCount), count: Number(wire.count) });
+  if (!result.success) throw new DomainError('invalid-argument', `a latency histogram is not valid: ${result.error.issues[0]?.message ?? ''}`);
+  return result.data;
+}
+
+const text = (value: string): string => value.slice(0, TEXT_MAX);

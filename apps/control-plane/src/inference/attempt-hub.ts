@@ -1,0 +1,48 @@
+import { Injectable } from '@nestjs/common';
+
+/** What a device says about one attempt. */
+export type AttemptEvent =
+  | { readonly kind: 'started'; readonly modelVersionId: string; readonly sliceId: string }
+  | { readonly kind: 'delta'; readonly text: string }
+  | { readonly kind: 'finished'; readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled'; readonly outputTokens: number; readonly ttftMs: number; readonly tokensPerSecond: number }
+  /** `code` is a google.rpc.Code. */
+  | { readonly kind: 'failed'; readonly code: number; readonly message: string }
+  /** The device's session ended. */
+  | { readonly kind: 'lost'; readonly reason: string };
+
+interface Open {
+  readonly deviceId: string;
+  readonly epoch: bigint;
+  readonly listener: (event: AttemptEvent) => void;
+}
+
+/** Brings what devices say to the attempts that wait for it. An attempt hears only the device it runs on. */
+@Injectable()
+export class AttemptHub {
+  /** Told of an answer that nobody waits for any more. */
+  late: ((attemptId: string) => void) | undefined;
+  private readonly open = new Map<string, Open>();
+
+  /** Returns the function that stops listening. */
+  listen(attemptId: string, device: { deviceId: string; epoch: bigint }, listener: (event: AttemptEvent) => void): () => void {
+    this.open.set(attemptId, { deviceId: device.deviceId, epoch: device.epoch, listener });
+    return () => void this.open.delete(attemptId);
+  }
+
+  deliver(deviceId: string, attemptId: string, event: AttemptEvent): void {
+    const attempt = this.open.get(attemptId);
+    if (attempt?.deviceId === deviceId) attempt.listener(event);
+    else if (event.kind === 'finished' && event.reason !== 'cancelled') this.late?.(attemptId);
+  }
+
+  /** Ends the attempts of a session; those of the device's other sessions go on. */
+  lost(deviceId: string, epoch: bigint, reason: string): void {
+    for (const attempt of [...this.open.values()]) if (attempt.deviceId === deviceId && attempt.epoch === epoch) attempt.listener({ kind: 'lost', reason });
+  }
+
+  runningOn(deviceId: string): number {
+    let count = 0;
+    for (const attempt of this.open.values()) if (attempt.deviceId === deviceId) count += 1;
+    return count;
+  }
+}
