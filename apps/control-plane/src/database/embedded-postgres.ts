@@ -122,7 +122,14 @@ async function initialise(host: PostgresHost, cluster: Cluster, dataDir: string)
   const passwordFile = join(cluster.directory, '..', `.pw-${randomBytes(6).toString('hex')}`);
   await writeFile(passwordFile, cluster.password, { mode: 0o600 });
   if (host.ids) for (const path of [cluster.directory, passwordFile]) await chown(path, host.ids.uid, host.ids.gid);
-  const args = [`--pgdata=${cluster.directory}`, `--username=${USER}`, `--pwfile=${passwordFile}`, '--auth=scram-sha-256', '--encoding=UTF8', '--no-instructions'];
+  const args = [
+    `--pgdata=${cluster.directory}`,
+    `--username=${USER}`,
+    `--pwfile=${passwordFile}`,
+    '--auth=scram-sha-256',
+    '--encoding=UTF8',
+    '--no-instructions',
+  ];
   args.push('--locale-provider=builtin', '--builtin-locale=C.UTF-8', '--locale=C');
   try {
     const child = spawn(host.initdb, args, { ...host.ids, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, LC_ALL: 'C' } });
@@ -199,7 +206,8 @@ async function launch(host: PostgresHost, cluster: Cluster, dataDir: string, dea
       await sleep(50);
     }
     // Most likely the port was taken in between: choose another.
-    if (Date.now() > deadline) throw new Error(`PostgreSQL in ${cluster.directory} ended with ${child.exitCode ?? child.signalCode} at start: see ${logFile}`);
+    if (Date.now() > deadline)
+      throw new Error(`PostgreSQL in ${cluster.directory} ended with ${child.exitCode ?? child.signalCode} at start: see ${logFile}`);
     await sleep(200);
   }
 }
@@ -219,7 +227,13 @@ async function spawnServer(host: PostgresHost, cluster: Cluster, logFile: string
   const args = ['-D', cluster.directory, '-p', String(port), ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`])];
   const output = await open(logFile, 'a', 0o600);
   try {
-    const child = spawn(host.postgres, args, { ...host.ids, cwd: '/', detached: true, stdio: ['ignore', output.fd, output.fd], env: { ...process.env, LC_ALL: 'C' } });
+    const child = spawn(host.postgres, args, {
+      ...host.ids,
+      cwd: '/',
+      detached: true,
+      stdio: ['ignore', output.fd, output.fd],
+      env: { ...process.env, LC_ALL: 'C' },
+    });
     await once(child, 'spawn');
     child.unref();
     return child;

@@ -32,7 +32,8 @@ export async function migrate(databaseUrl: string, migrationsDir: string = MIGRA
     for (const { name, sql, checksum } of await readMigrations(migrationsDir)) {
       const known = applied.get(name);
       if (known === checksum) continue;
-      if (known) throw new Error(`migration ${name} has checksum ${checksum.slice(0, 12)}…, but the database applied one with ${known.slice(0, 12)}…`);
+      if (known)
+        throw new Error(`migration ${name} has checksum ${checksum.slice(0, 12)}…, but the database applied one with ${known.slice(0, 12)}…`);
       await apply(client, name, sql, checksum);
       names.push(name);
     }

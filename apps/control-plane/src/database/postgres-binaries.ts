@@ -62,7 +62,10 @@ async function postgresAccount(): Promise<{ uid: number; gid: number }> {
   try {
     await run('useradd', ['--system', '--user-group', '--no-create-home', '--shell', '/usr/sbin/nologin', 'postgres'], { timeout: 10_000 });
   } catch (cause) {
-    throw new Error('PostgreSQL refuses to run as root, and the account "postgres" could not be made with useradd: run as another user or set DATABASE_URL', { cause });
+    throw new Error(
+      'PostgreSQL refuses to run as root, and the account "postgres" could not be made with useradd: run as another user or set DATABASE_URL',
+      { cause },
+    );
   }
   const made = await look();
   if (!made) throw new Error('useradd succeeded, but /etc/passwd has no account "postgres"');
