@@ -46,6 +46,7 @@ export function readTokenizerFile(bytes: Uint8Array): TokenizerFile {
       part(second.bytes, second.from, second.to);
     } else {
       const blank = first.bytes.indexOf(BLANK, first.from);
+      if (blank < 0 || blank >= first.to) throw new Error(`tokenizer.json: merge ${merges.length >> 1} has no blank between its two parts`);
       part(first.bytes, first.from, blank);
       part(first.bytes, blank + 1, first.to);
     }
