@@ -49,4 +49,3 @@ export const jobOptions = (name: JobName, id: string) => ({
   removeOnComplete: true,
   removeOnFail: true,
 });
-
