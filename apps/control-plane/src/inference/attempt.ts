@@ -1,0 +1,77 @@
+import type { SilenceTerms } from '../domain/routing.js';
+import type { DeviceLinks, InferenceStart } from '../fleet/device-links.js';
+import type { AttemptEvent, AttemptHub } from './attempt-hub.js';
+
+export type AttemptOutcome =
+  | { readonly kind: 'answered'; readonly text: string; readonly outputTokens: number; readonly ttftMs: number }
+  /** `retryable`: the device said "not now". */
+  | { readonly kind: 'failed'; readonly error: string; readonly retryable: boolean };
+
+export interface AttemptRun {
+  readonly device: { readonly deviceId: string; readonly name: string; readonly epoch: bigint };
+  readonly start: InferenceStart;
+  readonly silence: SilenceTerms;
+  readonly signal: AbortSignal;
+  /** Why the slice that answers will not do; null when it will. */
+  readonly refuseSlice: (modelVersionId: string, sliceId: string) => string | null;
+  readonly onStarted: (modelVersionId: string, sliceId: string) => void;
+  /** All the text so far. */
+  readonly onText: (text: string) => void;
+}
+
+/** google.rpc codes by which a device says "not now". */
+const RETRYABLE = new Set([8, 9, 14]);
+const ANSWER_MAX = 1_000_000;
+
+/** Runs one attempt on one device, to its answer, its failure, or a silence that lasts too long. Never throws; cancels what it gives up. */
+export function runAttempt(run: AttemptRun, hub: AttemptHub, links: DeviceLinks): Promise<AttemptOutcome> {
+  return new Promise((resolve) => {
+    const { device, start, silence } = run;
+    let text = '';
+    let silent: NodeJS.Timeout;
+    const end = (outcome: AttemptOutcome, cancel: boolean): void => {
+      clearTimeout(silent);
+      clearTimeout(late);
+      run.signal.removeEventListener('abort', aborted);
+      stopListening();
+      if (cancel) links.send(device.deviceId, { kind: 'cancel-inference', attemptId: start.attemptId });
+      resolve(outcome);
+    };
+    const giveUp = (error: string, retryable = false): void => end({ kind: 'failed', error, retryable }, true);
+    const waitFor = (ms: number, what: string): void => {
+      clearTimeout(silent);
+      silent = setTimeout(() => giveUp(`${device.name} was silent for ${Math.round(ms)} ms before its ${what}`), ms);
+    };
+    const aborted = (): void => giveUp('the control plane stopped this attempt', true);
+
+    const hear = (event: AttemptEvent): void => {
+      switch (event.kind) {
+        case 'started': {
+          const refused = run.refuseSlice(event.modelVersionId, event.sliceId);
+          if (refused !== null) return giveUp(refused, true);
+          return run.onStarted(event.modelVersionId, event.sliceId);
+        }
+        case 'delta':
+          waitFor(silence.nextTokenMs, 'next token');
+          text += event.text;
+          if (text.length > ANSWER_MAX) return giveUp(`the answer of ${device.name} is longer than ${ANSWER_MAX} characters`);
+          return run.onText(text);
+        case 'finished':
+          if (event.reason === 'cancelled') return end({ kind: 'failed', error: `${device.name} cancelled its answer`, retryable: true }, false);
+          return end({ kind: 'answered', text, outputTokens: event.outputTokens, ttftMs: event.ttftMs }, false);
+        case 'failed':
+          return end({ kind: 'failed', error: `${device.name}: ${event.message} (code ${event.code})`, retryable: RETRYABLE.has(event.code) }, false);
+        case 'lost':
+          return end({ kind: 'failed', error: `the session of ${device.name} ended: ${event.reason}`, retryable: false }, false);
+      }
+    };
+
+    const stopListening = hub.listen(start.attemptId, device, hear);
+    const late = setTimeout(() => giveUp(`${device.name} had not answered after ${Math.round(start.remainingMs)} ms, the deadline of the inference`), start.remainingMs);
+    silent = setTimeout(() => giveUp(`${device.name} was silent for ${Math.round(silence.firstTokenMs)} ms before its first token`), silence.firstTokenMs);
+    run.signal.addEventListener('abort', aborted, { once: true });
+    if (run.signal.aborted) aborted();
+    else if (links.get(device.deviceId)?.epoch !== device.epoch || !links.send(device.deviceId, { kind: 'start-inference', start }))
+      end({ kind: 'failed', error: `${device.name} was not connected any more`, retryable: false }, false);
+  });
+}

@@ -1,0 +1,174 @@
+import { randomUUID } from 'node:crypto';
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import { qualityOf, type Slice } from '@matfleet/model';
+import { CatalogService } from '../catalog/catalog.service.js';
+import { CONFIG, type Config } from '../config.js';
+import { afterFailure, afterSuccess, CLOSED, type Breaker } from '../domain/breaker.js';
+import { route, silenceDeadlines, type RoutableDevice, type Tried } from '../domain/routing.js';
+import { formatQuality } from '../domain/units.js';
+import { FleetEvents } from '../events/fleet-events.js';
+import { DeviceLinks } from '../fleet/device-links.js';
+import { FleetService } from '../fleet/fleet.service.js';
+import { runAttempt, type AttemptOutcome } from './attempt.js';
+import { AttemptHub } from './attempt-hub.js';
+import type { Inference, InferenceRequest } from './inference.js';
+import { InferenceRepository } from './inference.repository.js';
+import { InferenceService } from './inference.service.js';
+
+const EXPECTED_TOKENS = 64;
+const WAIT_MS = 500;
+/** For a device that has not measured itself yet. */
+const UNMEASURED = { ttftMs: 500, interTokenMs: 50 };
+/** A device that has begun is expected to go on: ten times the latency it is meant to have, at least 5 s. */
+const nextTokenMs = (targetMs: number): number => Math.max(5_000, 10 * targetMs);
+const firstTokenMs = (targetMs: number): number => Math.max(10_000, 2 * targetMs);
+
+/** Answers one inference: best device first, a larger one after a failure, exactly once. */
+@Injectable()
+export class InferenceRunner {
+  private readonly log = new Logger('inference');
+  private readonly running = new Map<string, Promise<void>>();
+  private readonly breakers = new Map<string, Breaker>();
+
+  constructor(
+    private readonly inferences: InferenceRepository,
+    private readonly service: InferenceService,
+    private readonly fleet: FleetService,
+    private readonly catalog: CatalogService,
+    private readonly links: DeviceLinks,
+    private readonly attempts: AttemptHub,
+    private readonly events: FleetEvents,
+    @Inject(CONFIG) private readonly config: Config,
+  ) {}
+
+  /** Safe to repeat: an inference that has ended stays as it is, one that runs here already is only waited for. */
+  run(inferenceId: string, signal: AbortSignal): Promise<void> {
+    const before = this.running.get(inferenceId);
+    if (before) return before;
+    const run = this.answer(inferenceId, signal).finally(() => this.running.delete(inferenceId));
+    this.running.set(inferenceId, run);
+    return run;
+  }
+
+  private async answer(id: string, signal: AbortSignal): Promise<void> {
+    const [inference, request] = await Promise.all([this.inferences.find(id), this.inferences.request(id)]);
+    if (!inference || !request || inference.finishedAt) return;
+    await this.inferences.loseRunning(id, 'the control plane that watched this attempt ended', new Date());
+    await this.inferences.setRunning(id);
+    this.service.changed(id);
+    // What ran before a restart counts as an attempt, but its device may be asked again: no session has epoch 0.
+    const tried: Tried[] = inference.attempts.map((attempt) => ({ deviceId: attempt.deviceId, epoch: 0n, quality: null, endedAtMs: Date.now(), retryable: true }));
+    let ordinal = inference.attempts.reduce((last, attempt) => Math.max(last, attempt.ordinal), 0);
+    let refusal = 'no device was asked';
+    while (!signal.aborted) {
+      const remainingMs = inference.deadlineAt.getTime() - Date.now();
+      if (remainingMs <= 0) return this.fail(id, `deadline-exceeded: not answered by ${inference.deadlineAt.toISOString()}; ${refusal}`);
+      const devices = await this.routable(inference.task);
+      const decision = route(devices, { qualityFloor: inference.qualityFloor, remainingMs, expectedTokens: request.maxTokens || EXPECTED_TOKENS, tried, nowMs: Date.now() });
+      if (decision.kind === 'none') {
+        refusal = decision.reason;
+        if (!decision.waitMayHelp) return this.fail(id, `unavailable: ${decision.reason}`);
+        await this.somethingChanges(Math.min(WAIT_MS, remainingMs), signal);
+        continue;
+      }
+      ordinal += 1;
+      const outcome = await this.attempt(inference, request, decision.device, decision.reason, ordinal, devices, remainingMs, signal);
+      if (outcome.kind === 'answered') return;
+      refusal = outcome.error;
+      tried.push({ deviceId: decision.device.deviceId, epoch: decision.device.epoch, quality: decision.device.active?.quality ?? null, endedAtMs: Date.now(), retryable: outcome.retryable });
+    }
+    throw new Error('stopped before the inference was answered');
+  }
+
+  private async attempt(
+    inference: Inference,
+    request: InferenceRequest,
+    device: RoutableDevice,
+    reason: string,
+    ordinal: number,
+    devices: readonly RoutableDevice[],
+    remainingMs: number,
+    signal: AbortSignal,
+  ): Promise<AttemptOutcome> {
+    const attemptId = randomUUID();
+    const active = device.active!;
+    await this.inferences.addAttempt({ id: attemptId, inferenceId: inference.id, ordinal, deviceId: device.deviceId, modelVersionId: active.modelVersionId, sliceId: active.sliceId, reason });
+    this.service.changed(inference.id);
+    const others = devices.some((other) => other !== device && other.presence === 'online' && other.active && (inference.qualityFloor === null || (other.active.quality ?? -1) >= inference.qualityFloor));
+    const silence = silenceDeadlines({ firstTokenMs: firstTokenMs(this.config.targetTtftMs), nextTokenMs: nextTokenMs(this.config.targetInterTokenMs) }, remainingMs, others);
+    const outcome = await runAttempt(
+      {
+        device,
+        start: { attemptId, inferenceId: inference.id, remainingMs, modelVersionId: active.modelVersionId, sliceId: active.sliceId, task: inference.task, ...request },
+        silence,
+        signal,
+        refuseSlice: (modelVersionId, sliceId) =>
+          modelVersionId === active.modelVersionId && sliceId === active.sliceId
+            ? null
+            : `${device.name} answers with ${sliceId} of ${modelVersionId.slice(0, 12)} instead of ${active.sliceId} (${formatQuality(active.quality)}) of ${active.modelVersionId.slice(0, 12)}`,
+        onStarted: () => this.service.wrote(inference.id, ordinal, ''),
+        onText: (text) => this.service.wrote(inference.id, ordinal, text),
+      },
+      this.attempts,
+      this.links,
+    );
+    const now = new Date();
+    if (outcome.kind === 'answered') {
+      this.breakers.delete(device.deviceId);
+      await this.inferences.answer(inference.id, attemptId, outcome.text, { state: 'succeeded', error: null, ttftMs: outcome.ttftMs, outputTokens: outcome.outputTokens }, now);
+    } else {
+      if (!outcome.retryable) this.breakers.set(device.deviceId, afterFailure(this.breakers.get(device.deviceId) ?? CLOSED, Date.now()));
+      this.log.warn({ inferenceId: inference.id, attempt: ordinal, device: device.name, reason: outcome.error, msg: 'attempt failed' });
+      await this.inferences.endAttempt(attemptId, { state: 'failed', error: outcome.error }, now);
+    }
+    this.service.changed(inference.id);
+    return outcome;
+  }
+
+  private async fail(id: string, error: string): Promise<void> {
+    await this.inferences.fail(id, error, new Date());
+    this.service.changed(id);
+  }
+
+  private async routable(task: string | null): Promise<RoutableDevice[]> {
+    const devices: RoutableDevice[] = [];
+    for (const device of await this.fleet.list()) {
+      const live = this.fleet.liveState(device.id);
+      const slice = device.observed && (await this.slice(device.observed.modelVersionId, device.observed.sliceId));
+      const breaker = this.breakers.get(device.id) ?? afterSuccess();
+      devices.push({
+        deviceId: device.id,
+        name: device.name,
+        presence: this.links.get(device.id) ? device.presence : device.presence === 'online' ? 'suspect' : device.presence,
+        epoch: live?.epoch ?? 0n,
+        active: slice && device.observed ? { ...device.observed, sliceName: slice.name, quality: qualityOf(slice, task ?? undefined)?.value ?? null } : null,
+        engineReady: live?.engineReady ?? false,
+        queued: Math.max(live?.queued ?? 0, this.attempts.runningOn(device.id)),
+        ttftMs: device.latency?.ttftMs.p50 || UNMEASURED.ttftMs,
+        interTokenMs: device.latency?.interTokenMs.p50 || UNMEASURED.interTokenMs,
+        breakerOpenUntilMs: breaker.openUntilMs,
+      });
+    }
+    return devices;
+  }
+
+  private async slice(modelVersionId: string, sliceId: string): Promise<Slice | null> {
+    const version = await this.catalog.findVersion(modelVersionId);
+    return version?.manifest.slices.find((slice) => slice.id === sliceId) ?? null;
+  }
+
+  /** Until a device changes, at most `ms`. */
+  private somethingChanges(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        changes.unsubscribe();
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      const changes = this.events.on('device-changed').subscribe(done);
+      signal.addEventListener('abort', done, { once: true });
+    });
+  }
+}

@@ -1,0 +1,107 @@
+import { randomUUID } from 'node:crypto';
+import { Injectable } from '@nestjs/common';
+import { Observable, Subject } from 'rxjs';
+import { DomainError } from '../errors.js';
+import { FleetEvents } from '../events/fleet-events.js';
+import { QueueService } from '../queue/queue.service.js';
+import { viewOf, type InferenceView, type SubmitInference } from './inference.js';
+import { InferenceRepository } from './inference.repository.js';
+
+/** What a follower of one inference gets, in this order: a state first, the end last. `text` is new text of attempt `attempt`. */
+export type InferenceNews =
+  | { readonly event: 'state'; readonly inference: InferenceView }
+  | { readonly event: 'delta'; readonly attempt: number; readonly text: string }
+  | { readonly event: 'done'; readonly inference: InferenceView };
+
+interface Live {
+  readonly attempt: number;
+  readonly text: string;
+}
+
+/** Takes inferences, and shows them while they run. */
+@Injectable()
+export class InferenceService {
+  /** Text of running attempts; an entry lives as long as its attempt. */
+  private readonly live = new Map<string, Live>();
+  private readonly streamed = new Subject<{ inferenceId: string; attempt: number; text: string }>();
+
+  constructor(
+    private readonly inferences: InferenceRepository,
+    private readonly queue: QueueService,
+    private readonly events: FleetEvents,
+  ) {}
+
+  async submit(body: SubmitInference): Promise<InferenceView> {
+    const id = randomUUID();
+    const messages = body.messages ?? [{ role: 'user' as const, text: body.prompt! }];
+    await this.inferences.create({
+      id,
+      request: { messages, sampling: body.sampling ?? null, maxTokens: body.maxTokens ?? 0 },
+      task: body.task ?? null,
+      qualityFloor: body.qualityFloor ?? null,
+      deadlineAt: new Date(Date.now() + body.deadlineMs),
+    });
+    await this.queue.enqueue('run-inference', { inferenceId: id });
+    this.changed(id);
+    return this.get(id);
+  }
+
+  async get(id: string): Promise<InferenceView> {
+    const inference = await this.inferences.find(id);
+    if (!inference) throw new DomainError('not-found', `there is no inference ${id.slice(0, 80)}`);
+    return viewOf(inference, this.live.get(id)?.text);
+  }
+
+  /** Newest first, at most 100. */
+  async list(): Promise<InferenceView[]> {
+    return (await this.inferences.list()).map((inference) => viewOf(inference, this.live.get(inference.id)?.text));
+  }
+
+  /** Follows one inference to its end. A follower that comes late gets what was written so far as its first delta. */
+  follow(id: string): Observable<InferenceNews> {
+    return new Observable<InferenceNews>((follower) => {
+      let [attempt, length] = [0, 0];
+      let reading = Promise.resolve();
+      const tell = (live: Live): void => {
+        if (live.attempt !== attempt) [attempt, length] = [live.attempt, 0];
+        if (live.text.length > length) follower.next({ event: 'delta', attempt, text: live.text.slice(length) });
+        length = Math.max(length, live.text.length);
+      };
+      const read = async (): Promise<void> => {
+        const inference = await this.get(id);
+        const ended = inference.state === 'succeeded' || inference.state === 'failed';
+        follower.next({ event: ended ? 'done' : 'state', inference });
+        const live = this.live.get(id);
+        if (ended) follower.complete();
+        else if (live) tell(live);
+      };
+      const next = (): void => void (reading = reading.then(read).catch((error: unknown) => follower.error(error)));
+      const changes = this.events.on('inference-changed').subscribe((event) => event.inferenceId === id && !this.isDelta(id) && next());
+      const deltas = this.streamed.subscribe((delta) => delta.inferenceId === id && tell(delta));
+      next();
+      return () => {
+        changes.unsubscribe();
+        deltas.unsubscribe();
+      };
+    });
+  }
+
+  /** Called while an attempt writes. */
+  wrote(inferenceId: string, attempt: number, text: string): void {
+    this.live.set(inferenceId, { attempt, text });
+    this.streamed.next({ inferenceId, attempt, text });
+    this.telling = inferenceId;
+    this.events.emit({ kind: 'inference-changed', inferenceId });
+    this.telling = undefined;
+  }
+
+  /** Called when a state changed; the text of an ended attempt goes. */
+  changed(inferenceId: string): void {
+    this.live.delete(inferenceId);
+    this.events.emit({ kind: 'inference-changed', inferenceId });
+  }
+
+  /** Events are told in place, so that this is set only while one of `wrote` is. */
+  private telling: string | undefined;
+  private readonly isDelta = (id: string): boolean => this.telling === id;
+}
