@@ -8,7 +8,9 @@ import { DatabaseModule } from './database/database.module.js';
 import { EnrolmentModule } from './access/enrolment.module.js';
 import { EventsModule } from './events/events.module.js';
 import { FleetModule } from './fleet/fleet.module.js';
+import { GatewayModule } from './gateway/gateway.module.js';
 import { GraphqlModule } from './graphql.module.js';
+import { InferenceModule } from './inference/inference.module.js';
 import { QueueModule } from './queue/queue.module.js';
 import { RolloutModule } from './rollout/rollout.module.js';
 import { TelemetryModule } from './telemetry.module.js';
@@ -32,6 +34,8 @@ export class AppModule {
         FleetModule,
         AssignmentModule,
         RolloutModule,
+        InferenceModule,
+        GatewayModule,
       ],
     };
   }
