@@ -19,10 +19,10 @@ export async function run(args) {
   let tokenizer;
   for (let i = 0; i < REPEATS; i++) {
     const started = performance.now();
-    const json = JSON.parse(await readFile(FILE, 'utf8'));
-    const parsed = performance.now();
-    tokenizer = loadTokenizer(json);
-    startUps.push({ parseMs: parsed - started, indexMs: performance.now() - parsed });
+    const bytes = await readFile(FILE);
+    const read = performance.now();
+    tokenizer = loadTokenizer(bytes);
+    startUps.push({ readMs: read - started, indexMs: performance.now() - read });
   }
   const lines = [
     '# Tokenizer, 262,144 tokens',
@@ -31,8 +31,8 @@ export async function run(args) {
     '',
     '| what | ms |',
     '| --- | --: |',
-    `| read and parse tokenizer.json (33 MB) | ${median(startUps.map(({ parseMs }) => parseMs)).toFixed(0)} |`,
-    `| index vocabulary and merges | ${median(startUps.map(({ indexMs }) => indexMs)).toFixed(0)} |`,
+    `| read tokenizer.json (33 MB) | ${median(startUps.map(({ readMs }) => readMs)).toFixed(0)} |`,
+    `| scan and index vocabulary and merges | ${median(startUps.map(({ indexMs }) => indexMs)).toFixed(0)} |`,
     ...Object.entries(TEXTS).map(([name, text]) => {
       const times = Array.from({ length: REPEATS }, () => {
         const started = performance.now();

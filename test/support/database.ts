@@ -33,7 +33,8 @@ async function postgresUrl(): Promise<string> {
     () => true,
     () => false,
   );
-  if (isFirst) spawn(process.execPath, [fileURLToPath(new URL('postgres-process.mjs', import.meta.url)), dir], { detached: true, stdio: 'ignore' }).unref();
+  if (isFirst)
+    spawn(process.execPath, [fileURLToPath(new URL('postgres-process.mjs', import.meta.url)), dir], { detached: true, stdio: 'ignore' }).unref();
   for (const deadline = Date.now() + START_TIMEOUT_MS; Date.now() < deadline; await sleep(50)) {
     const text = await readFile(join(dir, 'postgres-ready.json'), 'utf8').catch(() => undefined);
     if (!text) continue;

@@ -28,7 +28,11 @@ export async function startRedis(): Promise<RedisServer> {
   const port = await freePort();
   let server: ReturnType<typeof spawn> | undefined;
   const start = async (): Promise<void> => {
-    server = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--appendonly', 'yes', '--save', '', '--maxmemory-policy', 'noeviction'], { stdio: 'ignore' });
+    server = spawn(
+      'redis-server',
+      ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--appendonly', 'yes', '--save', '', '--maxmemory-policy', 'noeviction'],
+      { stdio: 'ignore' },
+    );
     for (let attempt = 0; attempt < 200; attempt++, await sleep(25)) if (await pings(port)) return;
     throw new Error(`redis-server did not answer on port ${port} within 5 s`);
   };

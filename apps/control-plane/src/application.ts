@@ -35,7 +35,11 @@ export async function createApplication(config: Config, databaseUrl: string, log
   const fastify = app.getHttpAdapter().getInstance();
 
   await app.register(fastifyCookie);
-  installGate(fastify, { keys: app.get(ApiKeyService, { strict: false }), sessions: app.get(SessionService, { strict: false }), behindProxy: config.httpBehindProxy });
+  installGate(fastify, {
+    keys: app.get(ApiKeyService, { strict: false }),
+    sessions: app.get(SessionService, { strict: false }),
+    behindProxy: config.httpBehindProxy,
+  });
   installHeaders(app);
   observeRequests(app, app.get(Metrics, { strict: false }));
   fastify.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
@@ -54,11 +58,15 @@ function describeApi(app: NestFastifyApplication): void {
     .addBearerAuth({ type: 'http', description: 'The API key that the control plane made at its first start.' })
     .addCookieAuth(SESSION_COOKIE)
     .build();
-  SwaggerModule.setup('api/docs', app, () => SwaggerModule.createDocument(app, description), { jsonDocumentUrl: 'api/openapi.json', yamlDocumentUrl: 'api/openapi.yaml' });
+  SwaggerModule.setup('api/docs', app, () => SwaggerModule.createDocument(app, description), {
+    jsonDocumentUrl: 'api/openapi.json',
+    yamlDocumentUrl: 'api/openapi.yaml',
+  });
 }
 
 function installHeaders(app: NestFastifyApplication): void {
-  const policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+  const policy =
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
   app
     .getHttpAdapter()
     .getInstance()

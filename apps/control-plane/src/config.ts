@@ -4,9 +4,17 @@ import { z } from 'zod';
 
 const milliseconds = (min: number, fallback: number) => z.coerce.number().int().min(min).max(2_147_483_647).default(fallback);
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
-const flag = z.enum(['0', '1', 'false', 'true']).default('0').transform((text) => text === '1' || text === 'true');
+const flag = z
+  .enum(['0', '1', 'false', 'true'])
+  .default('0')
+  .transform((text) => text === '1' || text === 'true');
 const url = (...protocols: string[]) =>
-  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), `a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`);
+  z
+    .string()
+    .refine(
+      (text) => URL.canParse(text) && protocols.includes(new URL(text).protocol),
+      `a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
+    );
 
 /** Every variable the control plane reads; `.env.example` says the same for people. */
 const Env = z
@@ -29,7 +37,11 @@ const Env = z
     MATFLEET_TARGET_TTFT_MS: milliseconds(1, 5_000),
     MATFLEET_UPGRADE_DWELL_MS: milliseconds(100, 10 * 60_000),
     MATFLEET_UPDATE_DEADLINE_MS: milliseconds(1_000, 24 * 3_600_000),
-    MATFLEET_CHUNK_BYTES_MAX: z.coerce.number().int().positive().default(4 * 2 ** 30),
+    MATFLEET_CHUNK_BYTES_MAX: z.coerce
+      .number()
+      .int()
+      .positive()
+      .default(4 * 2 ** 30),
     MATFLEET_READY_FILE: z.string().optional(),
     MATFLEET_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace']).default('info'),
   })

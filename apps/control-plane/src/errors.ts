@@ -40,7 +40,8 @@ export const grpcStatusOf = (code: ErrorCode): number => STATUS[code].grpc;
 export function describeError(error: unknown): { code: ErrorCode; message: string; status: number } {
   if (error instanceof DomainError) return { code: error.code, message: error.message, status: httpStatusOf(error.code) };
   const status = error instanceof HttpException ? error.getStatus() : statusOfFastify(error);
-  if (status === undefined || status >= 500) return { code: 'internal', message: 'the control plane failed to answer; its log says why', status: 500 };
+  if (status === undefined || status >= 500)
+    return { code: 'internal', message: 'the control plane failed to answer; its log says why', status: 500 };
   const code = (Object.keys(STATUS) as ErrorCode[]).find((key) => STATUS[key].http === status) ?? 'invalid-argument';
   return { code, message: (error as Error).message, status };
 }

@@ -59,8 +59,11 @@ async function start(): Promise<void> {
 
   const endpoints = app.get(Endpoints, { strict: false });
   endpoints.httpUrl = httpUrl(app);
-  log(`ready in ${Math.round(performance.now() - startedMs)} ms: operators at ${endpoints.httpUrl}, devices at ${endpoints.deviceUrl ?? 'no port'}, API key in ${keys.firstKeyFile}`);
-  if (config.readyFile) await writeReadyFile(config.readyFile, { httpUrl: endpoints.httpUrl, deviceUrl: endpoints.deviceUrl, apiKeyFile: keys.firstKeyFile });
+  log(
+    `ready in ${Math.round(performance.now() - startedMs)} ms: operators at ${endpoints.httpUrl}, devices at ${endpoints.deviceUrl ?? 'no port'}, API key in ${keys.firstKeyFile}`,
+  );
+  if (config.readyFile)
+    await writeReadyFile(config.readyFile, { httpUrl: endpoints.httpUrl, deviceUrl: endpoints.deviceUrl, apiKeyFile: keys.firstKeyFile });
 }
 
 async function openEmbedded(): Promise<string> {

@@ -29,7 +29,10 @@ export class PinoNestLogger implements LoggerService {
   private write(level: 'info' | 'error' | 'warn' | 'debug' | 'trace' | 'fatal', message: unknown, rest: unknown[]): void {
     const context = typeof rest.at(-1) === 'string' ? rest.at(-1) : undefined;
     // Nest tells its own wiring at `info`: 200 lines that nobody asked for.
-    const quiet = level === 'info' && typeof context === 'string' && /^(InstanceLoader|RouterExplorer|RoutesResolver|NestFactory|GraphQLModule|NestApplication)$/.test(context);
+    const quiet =
+      level === 'info' &&
+      typeof context === 'string' &&
+      /^(InstanceLoader|RouterExplorer|RoutesResolver|NestFactory|GraphQLModule|NestApplication)$/.test(context);
     // An object is fields, its `msg` the text.
     const fields = { context, ...(message instanceof Error ? { err: message } : typeof message === 'object' ? message : { msg: String(message) }) };
     this.pino[quiet ? 'debug' : level](fields);
@@ -72,7 +75,11 @@ export class Metrics {
     labelNames: ['outcome'] as const,
     registers: [this.registry],
   });
-  readonly uploadedBytes = new Counter({ name: 'matfleet_chunk_uploaded_bytes_total', help: 'Bytes of chunks taken from publishers.', registers: [this.registry] });
+  readonly uploadedBytes = new Counter({
+    name: 'matfleet_chunk_uploaded_bytes_total',
+    help: 'Bytes of chunks taken from publishers.',
+    registers: [this.registry],
+  });
 
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'matfleet_' });

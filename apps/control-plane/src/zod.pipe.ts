@@ -23,5 +23,7 @@ export const describeIssues = (error: z.ZodError): string =>
 
 /** The OpenAPI body of the same schema that the pipe checks. */
 export const bodySchema = (schema: z.ZodType): ApiBodyOptions => ({
-  schema: z.toJSONSchema(schema, { target: 'openapi-3.0', io: 'input', unrepresentable: 'any' }) as NonNullable<Extract<ApiBodyOptions, { schema: unknown }>['schema']>,
+  schema: z.toJSONSchema(schema, { target: 'openapi-3.0', io: 'input', unrepresentable: 'any' }) as NonNullable<
+    Extract<ApiBodyOptions, { schema: unknown }>['schema']
+  >,
 });

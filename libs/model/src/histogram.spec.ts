@@ -10,7 +10,7 @@ const anySample = fc.array(
 );
 
 /** Sums of doubles depend on the order of addition; everything else is exact. */
-const exact = ({ sum, ...rest }: Histogram) => rest;
+const exact = ({ sum: _sum, ...rest }: Histogram) => rest;
 
 describe('histogram', () => {
   it('merges two into the histogram of both samples', () => {

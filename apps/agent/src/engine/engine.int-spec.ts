@@ -94,7 +94,7 @@ describe('an engine process', () => {
     const promptIds = Array.from({ length: 20 }, (_, i) => i + 3);
     await expect(engine.generate({ promptIds }, () => {})).rejects.toMatchObject({
       code: 'prompt-too-long',
-      message: expect.stringContaining('20 tokens') as string,
+      message: expect.stringContaining('20 tokens') as unknown as string,
     });
   });
 

@@ -53,4 +53,8 @@ export class AssignmentRepository {
   }
 }
 
-const record = (row: Assignment): AssignmentRecord => ({ ...row, generation: Number(row.generation), explanation: row.explanation as unknown as Explanation });
+const record = (row: Assignment): AssignmentRecord => ({
+  ...row,
+  generation: Number(row.generation),
+  explanation: row.explanation as unknown as Explanation,
+});

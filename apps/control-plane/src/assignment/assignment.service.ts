@@ -106,7 +106,8 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     return this.inTurn(deviceId, async () => {
       const device = await this.fleet.record(deviceId);
       const version = await this.catalog.version(modelVersionId);
-      if (!version.publishedAt) throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
+      if (!version.publishedAt)
+        throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
       if (!device.capabilities) throw new DomainError('unavailable', `device ${device.name} has not said yet what it can do`);
       const newest = await this.assignments.newest(deviceId);
       if (newest?.modelVersionId === modelVersionId) {
@@ -115,7 +116,8 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
         return newest;
       }
       const decision = this.decide(device, version, newest);
-      if (decision.sliceId === null) throw new DomainError('failed-precondition', `${version.name} does not fit device ${device.name}: ${decision.reason}`);
+      if (decision.sliceId === null)
+        throw new DomainError('failed-precondition', `${version.name} does not fit device ${device.name}: ${decision.reason}`);
       return this.write(device, version, decision, { newest, storedGeneration: 0, updateId });
     });
   }
@@ -160,9 +162,18 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       explanation: decision.explanation,
       updateId: from.updateId,
     };
-    if (!(await this.assignments.append(next, device.generation, from.updateId !== null))) throw new DomainError('unavailable', `device ${device.name} was assigned by another writer at generation ${device.generation}`);
+    if (!(await this.assignments.append(next, device.generation, from.updateId !== null)))
+      throw new DomainError('unavailable', `device ${device.name} was assigned by another writer at generation ${device.generation}`);
     this.measured.delete(device.id);
-    this.log.log({ deviceId: device.id, device: device.name, generation, sliceId: next.sliceId, cause: decision.explanation.cause, reason: decision.reason, msg: 'slice assigned' });
+    this.log.log({
+      deviceId: device.id,
+      device: device.name,
+      generation,
+      sliceId: next.sliceId,
+      cause: decision.explanation.cause,
+      reason: decision.reason,
+      msg: 'slice assigned',
+    });
     this.links.send(device.id, { kind: 'desired', document: { ...next, modelName: version.name } });
     this.fleet.changed(device.id);
     return { ...next, createdAt: new Date() };
@@ -177,7 +188,10 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     const predictedMs = newest.explanation.candidates.find((candidate) => candidate.sliceId === window.sliceId)?.uncorrectedInterTokenMs;
     if (predictedMs === undefined) return;
     const { latencyCorrection } = await this.fleet.record(window.deviceId);
-    await this.fleet.setLatencyCorrection(window.deviceId, learnCorrection(latencyCorrection, { measuredMs: interTokenMs, predictedMs, tokens: window.interToken.count }));
+    await this.fleet.setLatencyCorrection(
+      window.deviceId,
+      learnCorrection(latencyCorrection, { measuredMs: interTokenMs, predictedMs, tokens: window.interToken.count }),
+    );
     const before = this.measured.get(window.deviceId);
     const wasSlow = before && before.sliceId === window.sliceId && before.modelVersionId === window.modelVersionId ? before.slowWindows : 0;
     this.measured.set(window.deviceId, {

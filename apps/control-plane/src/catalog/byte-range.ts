@@ -6,7 +6,8 @@ export function parseRange(header: string | undefined, bytes: number): ByteRange
   const match = /^bytes=(\d*)-(\d*)$/.exec(header?.replaceAll(' ', '') ?? '');
   if (!match || (match[1] === '' && match[2] === '')) return { kind: 'whole' };
   const [, first = '', last = ''] = match;
-  if (first === '') return Number(last) === 0 || bytes === 0 ? { kind: 'unsatisfiable' } : { kind: 'part', from: Math.max(0, bytes - Number(last)), to: bytes };
+  if (first === '')
+    return Number(last) === 0 || bytes === 0 ? { kind: 'unsatisfiable' } : { kind: 'part', from: Math.max(0, bytes - Number(last)), to: bytes };
   const from = Number(first);
   if (last !== '' && Number(last) < from) return { kind: 'whole' };
   if (from >= bytes) return { kind: 'unsatisfiable' };

@@ -43,7 +43,10 @@ export class CatalogService implements OnModuleInit {
     const manifest = parseManifest(manifestBytes);
     const tooLarge = manifest.chunks.find((chunk) => chunk.bytes > this.config.chunkBytesMax);
     if (tooLarge)
-      throw new DomainError('payload-too-large', `chunk ${tooLarge.id} has ${tooLarge.bytes} bytes; MATFLEET_CHUNK_BYTES_MAX allows ${this.config.chunkBytesMax}`);
+      throw new DomainError(
+        'payload-too-large',
+        `chunk ${tooLarge.id} has ${tooLarge.bytes} bytes; MATFLEET_CHUNK_BYTES_MAX allows ${this.config.chunkBytesMax}`,
+      );
     const id = versionId(manifestBytes);
     await this.models.register({ id, name: manifest.name, manifest: manifestBytes }, manifest.chunks);
     const row = await this.models.find(id);
@@ -53,7 +56,8 @@ export class CatalogService implements OnModuleInit {
   /** Takes the bytes of a chunk that a registered manifest names. A chunk that is here already is read to its end and left as it is. */
   async putChunk(id: string, source: Readable): Promise<void> {
     const bytes = await this.models.chunkBytes(id);
-    if (bytes === undefined) throw new DomainError('failed-precondition', `no registered manifest names chunk ${id.slice(0, 80)}: send the manifest first`);
+    if (bytes === undefined)
+      throw new DomainError('failed-precondition', `no registered manifest names chunk ${id.slice(0, 80)}: send the manifest first`);
     if ((await this.store.bytesOf(id)) === bytes) {
       for await (const _ of source); // The client is still sending.
       return;

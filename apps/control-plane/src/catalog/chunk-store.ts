@@ -36,7 +36,8 @@ export class ChunkStore {
       let received = 0;
       for await (const data of source as AsyncIterable<Buffer>) {
         received += data.length;
-        if (received > bytes) throw new DomainError('payload-too-large', `chunk ${id} has ${bytes} bytes by its manifest, but more than that arrived`);
+        if (received > bytes)
+          throw new DomainError('payload-too-large', `chunk ${id} has ${bytes} bytes by its manifest, but more than that arrived`);
         hash.update(data);
         await file.write(data);
       }

@@ -36,7 +36,12 @@ export class ChunkController {
     const bytes = await this.catalog.chunkBytes(id);
     const etag = `"${id}"`;
     // The name is the content, so it never changes.
-    reply.headers({ etag, 'accept-ranges': 'bytes', 'cache-control': 'private, max-age=31536000, immutable', 'content-type': 'application/octet-stream' });
+    reply.headers({
+      etag,
+      'accept-ranges': 'bytes',
+      'cache-control': 'private, max-age=31536000, immutable',
+      'content-type': 'application/octet-stream',
+    });
     if (ifNoneMatch?.includes(etag)) return void (await reply.code(304).send());
     const range = parseRange(ifRange === undefined || ifRange === etag ? rangeHeader : undefined, bytes);
     if (range.kind === 'unsatisfiable') {

@@ -56,7 +56,11 @@ export class ModelRepository {
       select: { modelVersionId: true },
     });
     if (update) return update.modelVersionId;
-    const first = await this.prisma.modelVersion.findFirst({ where: { publishedAt: { not: null } }, orderBy: { publishedAt: 'asc' }, select: { id: true } });
+    const first = await this.prisma.modelVersion.findFirst({
+      where: { publishedAt: { not: null } },
+      orderBy: { publishedAt: 'asc' },
+      select: { id: true },
+    });
     return first?.id;
   }
 }

@@ -8,11 +8,22 @@ import { learnCorrection } from './latency-correction.js';
 const MINUTE_MS = 60_000;
 const policy: Policy = { slowWindows: 3, dwellMs: 10 * MINUTE_MS, upgradeMargin: 0.15 };
 const manifest = manifestOf(fourSlices);
-const bytesOf = (id: string, of: Manifest = manifest): number => footprint(of, of.slices.find((s) => s.id === id)!, 128).totalBytes;
+const bytesOf = (id: string, of: Manifest = manifest): number =>
+  footprint(
+    of,
+    of.slices.find((s) => s.id === id)!,
+    128,
+  ).totalBytes;
 const MIB = 1024 * 1024;
 
 const input = (change: Partial<AssignmentInput> & { grant?: number } = {}): AssignmentInput => ({
-  device: { modelMemoryBytes: change.grant ?? 64 * MIB, availableMemoryBytes: 512 * MIB, runtimeMemoryBytes: 80 * MIB, memoryBandwidthBytesPerSecond: 1e9, freeDiskBytes: 1e12 },
+  device: {
+    modelMemoryBytes: change.grant ?? 64 * MIB,
+    availableMemoryBytes: 512 * MIB,
+    runtimeMemoryBytes: 80 * MIB,
+    memoryBandwidthBytesPerSecond: 1e9,
+    freeDiskBytes: 1e12,
+  },
   modelVersionId: 'v1',
   manifest,
   contextTokens: 128,
@@ -85,7 +96,15 @@ describe('assign to a fresh device', () => {
         fc.integer({ min: 100_000, max: 3_000_000 }),
         fc.double({ min: 0.1, max: 20, noNaN: true }),
         fc.double({ min: 0.5, max: 50, noNaN: true }),
-        fc.array(fc.record({ wide: fc.integer({ min: 0, max: 6 }), skip: fc.boolean(), value: fc.double({ min: 0.05, max: 0.99, noNaN: true }), samples: fc.integer({ min: 50, max: 20_000 }) }), { minLength: 1, maxLength: 8 }),
+        fc.array(
+          fc.record({
+            wide: fc.integer({ min: 0, max: 6 }),
+            skip: fc.boolean(),
+            value: fc.double({ min: 0.05, max: 0.99, noNaN: true }),
+            samples: fc.integer({ min: 50, max: 20_000 }),
+          }),
+          { minLength: 1, maxLength: 8 },
+        ),
         (grant, correction, target, rows) => {
           const of = manifestOf(rows.map((row, i) => sliceOf(`s${i}`, Math.min(row.wide, row.skip ? 5 : 6), row.value, row)));
           const { sliceId, explanation } = assign(input({ manifest: of, grant, latencyCorrection: correction, targetInterTokenMs: target }));
@@ -111,7 +130,8 @@ describe('assign to a device that runs a slice', () => {
   const target = predicted('s4') * 1.5;
 
   it('keeps its slice through two slow windows and leaves it in the third, with the numbers', () => {
-    const slow = (windows: number) => assign(input({ targetInterTokenMs: target, latencyCorrection: 6, current: running('s4'), measured: measured(target * 4, windows) }));
+    const slow = (windows: number) =>
+      assign(input({ targetInterTokenMs: target, latencyCorrection: 6, current: running('s4'), measured: measured(target * 4, windows) }));
     expect(slow(2).sliceId).toBe('s4');
     const decision = slow(3);
     expect(decision.sliceId).toBe('s1');
@@ -135,7 +155,9 @@ describe('assign to a device that runs a slice', () => {
 
   it('doubles the hold-off when a move up had to be taken back', () => {
     const current = running('s4', { raisedAtMs: 1_000_000 - MINUTE_MS, reverts: 1 });
-    const { steadiness } = assign(input({ targetInterTokenMs: target, latencyCorrection: 6, current, measured: measured(target * 4, 3) })).explanation;
+    const { steadiness } = assign(
+      input({ targetInterTokenMs: target, latencyCorrection: 6, current, measured: measured(target * 4, 3) }),
+    ).explanation;
     expect(steadiness).toEqual({ holdOffUntilMs: 1_000_000 + 4 * policy.dwellMs, reverts: 2, raisedAtMs: null });
   });
 
@@ -157,7 +179,13 @@ describe('assign to a device that runs a slice', () => {
 
 describe('a simulated day', () => {
   /** One closed latency window every 15 s; the true latency is the model's times `trueCorrection(t)`, per slice off by `skew`, with 5 % noise. */
-  function day(options: { targetFactor: number; trueCorrection: (ms: number) => number; noise: () => number; skew?: Record<string, number>; hours?: number }): { atMs: number; sliceId: string; from: string }[] {
+  function day(options: {
+    targetFactor: number;
+    trueCorrection: (ms: number) => number;
+    noise: () => number;
+    skew?: Record<string, number>;
+    hours?: number;
+  }): { atMs: number; sliceId: string; from: string }[] {
     const target = predicted('s4') * options.targetFactor;
     let [correction, slowWindows] = [1, 0];
     let current: Current = running(assign(input({ targetInterTokenMs: target })).sliceId!);
@@ -167,7 +195,9 @@ describe('a simulated day', () => {
       const interTokenMs = model * options.trueCorrection(nowMs) * (options.skew?.[current.sliceId] ?? 1) * (1 + options.noise());
       correction = learnCorrection(correction, { measuredMs: interTokenMs, predictedMs: model, tokens: 100 });
       slowWindows = interTokenMs > target ? slowWindows + 1 : 0;
-      const decision = assign(input({ targetInterTokenMs: target, latencyCorrection: correction, current, measured: { interTokenMs, tokens: 100, slowWindows }, nowMs }));
+      const decision = assign(
+        input({ targetInterTokenMs: target, latencyCorrection: correction, current, measured: { interTokenMs, tokens: 100, slowWindows }, nowMs }),
+      );
       if (decision.sliceId !== current.sliceId) {
         changes.push({ atMs: nowMs, sliceId: decision.sliceId!, from: current.sliceId });
         slowWindows = 0;
@@ -184,22 +214,32 @@ describe('a simulated day', () => {
 
   it('changes the slice at most once under 5 % noise, wherever the true speed lies against the target', () => {
     fc.assert(
-      fc.property(fc.double({ min: 0.4, max: 3, noNaN: true }), fc.double({ min: 0.3, max: 4, noNaN: true }), fc.nat(), (targetFactor, truth, seed) => {
-        const changes = day({ targetFactor, trueCorrection: () => truth, noise: noiseOf(seed), hours: 6 });
-        // A device faster than its first prediction may climb once; a slower one goes down once. It never comes back.
-        expect(changes.length).toBeLessThanOrEqual(2);
-        expect(new Set(changes.map((change) => change.sliceId)).size).toBe(changes.length);
-      }),
+      fc.property(
+        fc.double({ min: 0.4, max: 3, noNaN: true }),
+        fc.double({ min: 0.3, max: 4, noNaN: true }),
+        fc.nat(),
+        (targetFactor, truth, seed) => {
+          const changes = day({ targetFactor, trueCorrection: () => truth, noise: noiseOf(seed), hours: 6 });
+          // A device faster than its first prediction may climb once; a slower one goes down once. It never comes back.
+          expect(changes.length).toBeLessThanOrEqual(2);
+          expect(new Set(changes.map((change) => change.sliceId)).size).toBe(changes.length);
+        },
+      ),
       { numRuns: 60 },
     );
   });
 
   it('moves a bounded number of times even where the model misjudges one slice against another by half', () => {
     fc.assert(
-      fc.property(fc.double({ min: 0.5, max: 1.5, noNaN: true }), fc.double({ min: 0.6, max: 1.6, noNaN: true }), fc.nat(), (skew, targetFactor, seed) => {
-        const changes = day({ targetFactor, trueCorrection: () => 1, noise: noiseOf(seed), skew: { s1: skew, s2: 1 / skew, s4: 1.5 } });
-        expect(changes.length).toBeLessThanOrEqual(20);
-      }),
+      fc.property(
+        fc.double({ min: 0.5, max: 1.5, noNaN: true }),
+        fc.double({ min: 0.6, max: 1.6, noNaN: true }),
+        fc.nat(),
+        (skew, targetFactor, seed) => {
+          const changes = day({ targetFactor, trueCorrection: () => 1, noise: noiseOf(seed), skew: { s1: skew, s2: 1 / skew, s4: 1.5 } });
+          expect(changes.length).toBeLessThanOrEqual(20);
+        },
+      ),
       { numRuns: 15 },
     );
   });

@@ -149,7 +149,11 @@ function move(input: AssignmentInput, current: Candidate, fitting: readonly Cand
       return { candidate, cause: 'slow', reason, steadiness: after };
     }
     if (!current.meetsLatency)
-      return kept(current, steadiness, `${slowReason(current, input)}, but no fitting slice is predicted to be faster than ${formatMs(current.predictedInterTokenMs)}.`);
+      return kept(
+        current,
+        steadiness,
+        `${slowReason(current, input)}, but no fitting slice is predicted to be faster than ${formatMs(current.predictedInterTokenMs)}.`,
+      );
     return kept(current, steadiness, `${slowReason(current, input)}, but its prediction still meets the target: waiting for another window.`);
   }
   const roomy = fitting.filter(
@@ -160,7 +164,11 @@ function move(input: AssignmentInput, current: Candidate, fitting: readonly Cand
   const goal = bestOf(roomy.filter((candidate) => better(candidate, current)));
   if (!goal) return kept(current, steadiness, `Keeps ${current.name}: ${keptReason(current, fitting, input)}.`);
   if (input.measured && input.measured.slowWindows > 0)
-    return kept(current, steadiness, `Keeps ${current.name} (${formatQuality(current.quality)}): its last window was slow, ${formatMs(input.measured.interTokenMs)} per token against ${target}.`);
+    return kept(
+      current,
+      steadiness,
+      `Keeps ${current.name} (${formatQuality(current.quality)}): its last window was slow, ${formatMs(input.measured.interTokenMs)} per token against ${target}.`,
+    );
   if (input.nowMs < steadiness.holdOffUntilMs)
     return kept(
       current,
@@ -168,7 +176,12 @@ function move(input: AssignmentInput, current: Candidate, fitting: readonly Cand
       `Keeps ${current.name} (${formatQuality(current.quality)}): ${goal.name} (${formatQuality(goal.quality)}, ${formatMs(goal.predictedInterTokenMs)} predicted) may follow in ${formatDuration(steadiness.holdOffUntilMs - input.nowMs)}${steadiness.reverts > 0 ? `, held off after ${steadiness.reverts} reverted moves` : ''}.`,
     );
   const reason = `${goal.name} (${formatQuality(goal.quality)} instead of ${formatQuality(current.quality)}) fits in ${formatBytes(goal.totalBytes)} of ${formatBytes(limit.bytes)} and is predicted at ${formatMs(goal.predictedInterTokenMs)} per token, at least ${Math.round(input.policy.upgradeMargin * 100)} % under the target of ${target}${measuredWords(input.measured, current)}.`;
-  return { candidate: goal, cause: 'recovered', reason, steadiness: { holdOffUntilMs: input.nowMs + input.policy.dwellMs, reverts: steadiness.reverts, raisedAtMs: input.nowMs } };
+  return {
+    candidate: goal,
+    cause: 'recovered',
+    reason,
+    steadiness: { holdOffUntilMs: input.nowMs + input.policy.dwellMs, reverts: steadiness.reverts, raisedAtMs: input.nowMs },
+  };
 }
 
 /** The slice that a fresh device would get: best that is fast enough, else the fastest. */
@@ -189,7 +202,8 @@ function lowered(before: Steadiness, { nowMs, policy }: AssignmentInput): Steadi
   return { holdOffUntilMs: nowMs + holdOffMs(reverts, policy), reverts, raisedAtMs: null };
 }
 
-const holdOffMs = (reverts: number, policy: Policy): number => Math.min(Math.max(MAX_HOLD_OFF_MS, policy.dwellMs), policy.dwellMs * 2 ** Math.min(reverts, 30));
+const holdOffMs = (reverts: number, policy: Policy): number =>
+  Math.min(Math.max(MAX_HOLD_OFF_MS, policy.dwellMs), policy.dwellMs * 2 ** Math.min(reverts, 30));
 
 const kept = (candidate: Candidate, steadiness: Steadiness, reason: string): Choice => ({ candidate, cause: 'kept', reason, steadiness });
 
@@ -207,14 +221,24 @@ function idealReason(candidate: Candidate, fast: boolean, fitting: readonly Cand
   const size = formatBytes(candidate.totalBytes);
   if (!fast)
     return `No fitting slice is predicted to meet ${formatMs(input.targetInterTokenMs)} per token; ${candidate.name} (${formatQuality(candidate.quality)}, ${size}) is the fastest at ${formatMs(candidate.predictedInterTokenMs)}.`;
-  const rival = fitting.find((other) => other !== candidate && other.meetsLatency && tied(other, candidate) && other.totalBytes > candidate.totalBytes && (other.quality ?? 0) > (candidate.quality ?? 0));
-  const tie = rival ? `; ${rival.name} (${formatQuality(rival.quality)}) is not measurably better and ${formatBytes(rival.totalBytes - candidate.totalBytes)} larger` : '';
+  const rival = fitting.find(
+    (other) =>
+      other !== candidate &&
+      other.meetsLatency &&
+      tied(other, candidate) &&
+      other.totalBytes > candidate.totalBytes &&
+      (other.quality ?? 0) > (candidate.quality ?? 0),
+  );
+  const tie = rival
+    ? `; ${rival.name} (${formatQuality(rival.quality)}) is not measurably better and ${formatBytes(rival.totalBytes - candidate.totalBytes)} larger`
+    : '';
   return `${candidate.name} (${formatQuality(candidate.quality)}) is the best slice that fits: ${size}, ${describeLatency(candidate, input.targetInterTokenMs)}${tie}.`;
 }
 
 function keptReason(current: Candidate, fitting: readonly Candidate[], input: AssignmentInput): string {
   const larger = fitting.filter((candidate) => better(candidate, current));
-  if (larger.length === 0) return `no slice that fits is measurably better than its ${formatQuality(current.quality)} in ${formatBytes(current.totalBytes)}`;
+  if (larger.length === 0)
+    return `no slice that fits is measurably better than its ${formatQuality(current.quality)} in ${formatBytes(current.totalBytes)}`;
   const next = bestOf(larger)!;
   return `${next.name} (${formatQuality(next.quality)}) would be better, but is predicted at ${formatMs(next.predictedInterTokenMs)} per token, and a move up needs at most ${formatMs(input.targetInterTokenMs * (1 - input.policy.upgradeMargin))}`;
 }

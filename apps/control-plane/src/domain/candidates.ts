@@ -74,7 +74,10 @@ export function candidatesFor(terms: CandidateTerms): { limit: MemoryLimit; cand
 function candidate(slice: Slice, terms: CandidateTerms, limit: MemoryLimit, diskBytes: number): Candidate {
   const bytes = footprint(terms.manifest, slice, terms.contextTokens);
   const quality = qualityOf(slice);
-  const uncorrected = predictInterTokenMs({ bytesPerToken: bytes.bytesPerToken, layers: slice.ffn.length }, terms.device.memoryBandwidthBytesPerSecond);
+  const uncorrected = predictInterTokenMs(
+    { bytesPerToken: bytes.bytesPerToken, layers: slice.ffn.length },
+    terms.device.memoryBandwidthBytesPerSecond,
+  );
   const predicted = uncorrected * terms.latencyCorrection;
   const misfit =
     bytes.totalBytes > limit.bytes

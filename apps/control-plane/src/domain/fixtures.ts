@@ -3,11 +3,21 @@ import type { Chunk, Manifest, Quality, Slice } from '@matfleet/model';
 /** A small manifest for specs: 6 layers, two bands of 64 channels each; `bandBytes` scales everything that a slice can do without. */
 export function manifestOf(slices: readonly Slice[], bandBytes = 100_000): Manifest {
   const layers = 6;
-  const chunk = (index: number, bytes: number, part: Chunk['part'], tensors: Chunk['tensors'] = []): Chunk => ({ id: index.toString(16).padStart(64, '0'), bytes, part, tensors });
-  const chunks: Chunk[] = [chunk(1, 400_000, { kind: 'core' }, [{ name: 'embed_tokens.weight', dtype: 'int8', shape: [512, 64], offset: 0, bytes: 32_768 }])];
+  const chunk = (index: number, bytes: number, part: Chunk['part'], tensors: Chunk['tensors'] = []): Chunk => ({
+    id: index.toString(16).padStart(64, '0'),
+    bytes,
+    part,
+    tensors,
+  });
+  const chunks: Chunk[] = [
+    chunk(1, 400_000, { kind: 'core' }, [{ name: 'embed_tokens.weight', dtype: 'int8', shape: [512, 64], offset: 0, bytes: 32_768 }]),
+  ];
   for (let layer = 0; layer < layers; layer++) {
     chunks.push(chunk(10 + layer, bandBytes / 2, { kind: 'layer', layer }));
-    chunks.push(chunk(100 + layer, bandBytes, { kind: 'band', layer, from: 0, to: 64 }), chunk(200 + layer, bandBytes, { kind: 'band', layer, from: 64, to: 128 }));
+    chunks.push(
+      chunk(100 + layer, bandBytes, { kind: 'band', layer, from: 0, to: 64 }),
+      chunk(200 + layer, bandBytes, { kind: 'band', layer, from: 64, to: 128 }),
+    );
   }
   return {
     format: 'matfleet-package-1',
@@ -60,4 +70,9 @@ export function sliceOf(id: string, wide: number, value: number | null, options:
 }
 
 /** A frontier of four clearly different slices. */
-export const fourSlices: readonly Slice[] = [sliceOf('s1', 0, 0.62, { skip: true }), sliceOf('s2', 0, 0.74), sliceOf('s3', 3, 0.86), sliceOf('s4', 6, 0.96)];
+export const fourSlices: readonly Slice[] = [
+  sliceOf('s1', 0, 0.62, { skip: true }),
+  sliceOf('s2', 0, 0.74),
+  sliceOf('s3', 3, 0.86),
+  sliceOf('s4', 6, 0.96),
+];

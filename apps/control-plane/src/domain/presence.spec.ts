@@ -29,7 +29,11 @@ describe('sweepLeases', () => {
     expect(sweepLeases(fleet(3, 1), 20_000, terms, 5_000, 5_000, false)).toMatchObject({ expired: ['dead-0', 'dead-1', 'dead-2'], braked: false });
   });
   it('brakes when 30 of 100 run out at once, and believes the second sweep', () => {
-    expect(sweepLeases(fleet(30, 70), 20_000, terms, 5_000, 5_000, false)).toMatchObject({ expired: [], braked: true, reason: '30 of 100 leases ran out in one sweep' });
+    expect(sweepLeases(fleet(30, 70), 20_000, terms, 5_000, 5_000, false)).toMatchObject({
+      expired: [],
+      braked: true,
+      reason: '30 of 100 leases ran out in one sweep',
+    });
     expect(sweepLeases(fleet(30, 70), 20_000, terms, 5_000, 5_000, true).expired).toHaveLength(30);
   });
   it('brakes when this process slept for a minute', () => {

@@ -44,7 +44,14 @@ const BRAKE_COUNT = 5;
  * @param sinceSweepMs time since the last sweep; a gap beyond two beats and the sweep's own period means that this process slept
  * @param alreadyBraked the last sweep braked: a second one in a row believes what it sees
  */
-export function sweepLeases(leases: readonly Lease[], nowMs: number, terms: LeaseTerms, sinceSweepMs: number, sweepMs: number, alreadyBraked: boolean): LeaseSweep {
+export function sweepLeases(
+  leases: readonly Lease[],
+  nowMs: number,
+  terms: LeaseTerms,
+  sinceSweepMs: number,
+  sweepMs: number,
+  alreadyBraked: boolean,
+): LeaseSweep {
   const expired = leases.filter((lease) => nowMs - lease.lastBeatMs > terms.leaseMs).map((lease) => lease.deviceId);
   if (expired.length === 0 || alreadyBraked) return { expired, braked: false, reason: null };
   if (sinceSweepMs > sweepMs + 2 * terms.heartbeatMs)

@@ -19,8 +19,22 @@ const kiosk = device('kiosk', 0.7, { interTokenMs: 2 });
 const gateway = device('gateway', 0.85, { interTokenMs: 4 });
 const server = device('server', 0.96, { interTokenMs: 8 });
 const fleet = [kiosk, gateway, server];
-const request = (change: Partial<RouteRequest> = {}): RouteRequest => ({ qualityFloor: null, remainingMs: 60_000, expectedTokens: 32, tried: [], nowMs: 1_000_000, ...change });
-const failed = (of: RoutableDevice, change: Partial<Tried> = {}): Tried => ({ deviceId: of.deviceId, epoch: of.epoch, quality: of.active?.quality ?? null, endedAtMs: 999_000, retryable: false, ...change });
+const request = (change: Partial<RouteRequest> = {}): RouteRequest => ({
+  qualityFloor: null,
+  remainingMs: 60_000,
+  expectedTokens: 32,
+  tried: [],
+  nowMs: 1_000_000,
+  ...change,
+});
+const failed = (of: RoutableDevice, change: Partial<Tried> = {}): Tried => ({
+  deviceId: of.deviceId,
+  epoch: of.epoch,
+  quality: of.active?.quality ?? null,
+  endedAtMs: 999_000,
+  retryable: false,
+  ...change,
+});
 const nameOf = (result: ReturnType<typeof route>): string | null => (result.kind === 'device' ? result.device.name : null);
 
 describe('route', () => {
@@ -75,20 +89,38 @@ describe('route', () => {
       tried: fc.boolean(),
     });
     fc.assert(
-      fc.property(fc.uniqueArray(anyDevice, { selector: (row) => row.id }), fc.option(fc.double({ min: 0, max: 1, noNaN: true })), (rows, qualityFloor) => {
-        const devices = rows.map((row) => device(row.id, row.quality, { presence: row.presence, queued: row.queued, engineReady: row.ready, breakerOpenUntilMs: row.open ? 2_000_000 : 0 }));
-        const tried = devices.filter((_, i) => rows[i]!.tried).map((one) => failed(one));
-        const wanted = request({ qualityFloor, tried });
-        const result = route(devices, wanted);
-        expect(result.reason.length).toBeGreaterThan(0);
-        const able = devices.filter((one, i) => one.presence === 'online' && one.engineReady && !rows[i]!.open && !rows[i]!.tried && (qualityFloor === null || (one.active!.quality ?? -1) >= qualityFloor));
-        if (result.kind === 'none') return expect(able).toEqual([]);
-        expect(able).toContain(result.device);
-        const last = tried.at(-1);
-        const larger = able.filter((one) => last && (one.active!.quality ?? -1) > (last.quality ?? -1));
-        const pool = larger.length > 0 ? larger : able;
-        expect(predictedMs(result.device, wanted)).toBe(Math.min(...pool.map((one) => predictedMs(one, wanted))));
-      }),
+      fc.property(
+        fc.uniqueArray(anyDevice, { selector: (row) => row.id }),
+        fc.option(fc.double({ min: 0, max: 1, noNaN: true })),
+        (rows, qualityFloor) => {
+          const devices = rows.map((row) =>
+            device(row.id, row.quality, {
+              presence: row.presence,
+              queued: row.queued,
+              engineReady: row.ready,
+              breakerOpenUntilMs: row.open ? 2_000_000 : 0,
+            }),
+          );
+          const tried = devices.filter((_, i) => rows[i]!.tried).map((one) => failed(one));
+          const wanted = request({ qualityFloor, tried });
+          const result = route(devices, wanted);
+          expect(result.reason.length).toBeGreaterThan(0);
+          const able = devices.filter(
+            (one, i) =>
+              one.presence === 'online' &&
+              one.engineReady &&
+              !rows[i]!.open &&
+              !rows[i]!.tried &&
+              (qualityFloor === null || (one.active!.quality ?? -1) >= qualityFloor),
+          );
+          if (result.kind === 'none') return expect(able).toEqual([]);
+          expect(able).toContain(result.device);
+          const last = tried.at(-1);
+          const larger = able.filter((one) => last && (one.active!.quality ?? -1) > (last.quality ?? -1));
+          const pool = larger.length > 0 ? larger : able;
+          expect(predictedMs(result.device, wanted)).toBe(Math.min(...pool.map((one) => predictedMs(one, wanted))));
+        },
+      ),
     );
   });
 

@@ -42,7 +42,11 @@ export interface RouteRequest {
 
 export type Route =
   | { readonly kind: 'device'; readonly device: RoutableDevice; readonly predictedMs: number; readonly reason: string }
-  | { readonly kind: 'none'; readonly reason: string; /** Could change by waiting: true unless the attempts are used up. */ readonly waitMayHelp: boolean };
+  | {
+      readonly kind: 'none';
+      readonly reason: string;
+      /** Could change by waiting: true unless the attempts are used up. */ readonly waitMayHelp: boolean;
+    };
 
 /** Attempts that one inference may cost the fleet. */
 export const MAX_ATTEMPTS = 6;
@@ -55,13 +59,19 @@ export const RETRY_AFTER_MS = 1_000;
  * meets the floor.
  */
 export function route(devices: readonly RoutableDevice[], request: RouteRequest): Route {
-  if (request.tried.length >= MAX_ATTEMPTS) return { kind: 'none', reason: `${request.tried.length} attempts failed, the most that one inference may cost`, waitMayHelp: false };
+  if (request.tried.length >= MAX_ATTEMPTS)
+    return { kind: 'none', reason: `${request.tried.length} attempts failed, the most that one inference may cost`, waitMayHelp: false };
   const open = devices.filter((device) => refusal(device, request) === null);
   const larger = open.filter((device) => largerThanTried(device, request.tried));
   const pool = larger.length > 0 ? larger : open;
   const chosen = pool.reduce<RoutableDevice | null>((best, next) => (best === null || faster(next, best, request) ? next : best), null);
   if (!chosen) return { kind: 'none', reason: noneReason(devices, request), waitMayHelp: true };
-  return { kind: 'device', device: chosen, predictedMs: predictedMs(chosen, request), reason: chosenReason(chosen, larger.length > 0, devices, request) };
+  return {
+    kind: 'device',
+    device: chosen,
+    predictedMs: predictedMs(chosen, request),
+    reason: chosenReason(chosen, larger.length > 0, devices, request),
+  };
 }
 
 /** Milliseconds until the whole answer: what waits before it, the first token, the rest. */
@@ -74,9 +84,11 @@ export function predictedMs(device: RoutableDevice, request: Pick<RouteRequest, 
 function refusal(device: RoutableDevice, request: RouteRequest): string | null {
   if (device.presence !== 'online') return `is ${device.presence}`;
   if (!device.active) return 'runs no slice yet';
-  if (!meetsFloor(device, request.qualityFloor)) return `${formatQuality(device.active.quality)} with ${device.active.sliceName} is below the floor of ${formatQuality(request.qualityFloor)}`;
+  if (!meetsFloor(device, request.qualityFloor))
+    return `${formatQuality(device.active.quality)} with ${device.active.sliceName} is below the floor of ${formatQuality(request.qualityFloor)}`;
   if (!device.engineReady) return 'has its engine restarting';
-  if (device.breakerOpenUntilMs > request.nowMs) return `failed repeatedly and rests for ${formatDuration(device.breakerOpenUntilMs - request.nowMs)}`;
+  if (device.breakerOpenUntilMs > request.nowMs)
+    return `failed repeatedly and rests for ${formatDuration(device.breakerOpenUntilMs - request.nowMs)}`;
   const tried = request.tried.filter((one) => one.deviceId === device.deviceId && one.epoch === device.epoch);
   if (tried.some((one) => !one.retryable)) return 'was already tried';
   if (tried.some((one) => request.nowMs - one.endedAtMs < RETRY_AFTER_MS)) return 'refused a moment ago';
@@ -103,7 +115,8 @@ function chosenReason(device: RoutableDevice, isLarger: boolean, devices: readon
   const time = `${formatMs(predictedMs(device, request))} predicted${device.queued > 0 ? ` behind ${device.queued} others` : ''}`;
   const floor = request.qualityFloor === null ? '' : `, floor ${formatQuality(request.qualityFloor)}`;
   const what = `${device.name} runs ${active.sliceName} (${formatQuality(active.quality)}${floor}), ${time}`;
-  if (request.tried.length > 0) return `attempt ${request.tried.length + 1}: ${isLarger ? 'larger than the device that failed' : 'no larger device is left, this one meets the same floor'}; ${what}`;
+  if (request.tried.length > 0)
+    return `attempt ${request.tried.length + 1}: ${isLarger ? 'larger than the device that failed' : 'no larger device is left, this one meets the same floor'}; ${what}`;
   const passedOver = devices.filter((other) => other.presence === 'online' && other.active && !meetsFloor(other, request.qualityFloor));
   return passedOver.length === 0 ? what : `${what}; ${list(passedOver.map((other) => `${other.name} ${refusal(other, request)}`))}`;
 }
@@ -111,13 +124,20 @@ function chosenReason(device: RoutableDevice, isLarger: boolean, devices: readon
 function noneReason(devices: readonly RoutableDevice[], request: RouteRequest): string {
   if (devices.length === 0) return 'the fleet has no devices';
   const running = devices.filter((device) => device.presence === 'online' && device.active);
-  const best = running.reduce<RoutableDevice | null>((top, next) => (top === null || (next.active!.quality ?? -1) > (top.active!.quality ?? -1) ? next : top), null);
-  const floor = request.qualityFloor === null ? '' : `No device meets the quality floor of ${formatQuality(request.qualityFloor)} now; best available: ${best ? `${best.name} with ${best.active!.sliceName} at ${formatQuality(best.active!.quality)}` : 'none'}. `;
+  const best = running.reduce<RoutableDevice | null>(
+    (top, next) => (top === null || (next.active!.quality ?? -1) > (top.active!.quality ?? -1) ? next : top),
+    null,
+  );
+  const floor =
+    request.qualityFloor === null
+      ? ''
+      : `No device meets the quality floor of ${formatQuality(request.qualityFloor)} now; best available: ${best ? `${best.name} with ${best.active!.sliceName} at ${formatQuality(best.active!.quality)}` : 'none'}. `;
   return `${floor}${list(devices.map((device) => `${device.name} ${refusal(device, request)}`))}`;
 }
 
 /** Bounded: a reason is for a person. */
-const list = (parts: readonly string[]): string => (parts.length <= 5 ? parts.join('; ') : `${parts.slice(0, 5).join('; ')}; and ${parts.length - 5} more`);
+const list = (parts: readonly string[]): string =>
+  parts.length <= 5 ? parts.join('; ') : `${parts.slice(0, 5).join('; ')}; and ${parts.length - 5} more`;
 
 /** How long an attempt may stay silent. */
 export interface SilenceTerms {

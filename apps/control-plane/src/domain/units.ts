@@ -14,4 +14,5 @@ export const formatMs = (ms: number): string => `${ms < 10 ? ms.toFixed(2) : ms 
 
 export const formatQuality = (quality: number | null): string => (quality === null ? 'unmeasured quality' : `${(quality * 100).toFixed(1)} %`);
 
-export const formatDuration = (ms: number): string => (ms < 1_000 ? `${Math.round(ms)} ms` : ms < 120_000 ? `${Math.round(ms / 1_000)} s` : `${Math.round(ms / 60_000)} min`);
+export const formatDuration = (ms: number): string =>
+  ms < 1_000 ? `${Math.round(ms)} ms` : ms < 120_000 ? `${Math.round(ms / 1_000)} s` : `${Math.round(ms / 60_000)} min`;

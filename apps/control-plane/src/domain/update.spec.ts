@@ -23,7 +23,9 @@ describe('targetStep', () => {
 
   it('succeeds when the device runs the version at generation 4, or at a later one with another slice', () => {
     expect(step({ observed: { generation: 4, modelVersionId: 'new' } })).toEqual({ kind: 'succeed' });
-    expect(step({ desired: { generation: 6, modelVersionId: 'new' }, observed: { generation: 6, modelVersionId: 'new' } })).toEqual({ kind: 'succeed' });
+    expect(step({ desired: { generation: 6, modelVersionId: 'new' }, observed: { generation: 6, modelVersionId: 'new' } })).toEqual({
+      kind: 'succeed',
+    });
   });
 
   it('fails with the error of the device, and keeps the reason', () => {
@@ -31,7 +33,10 @@ describe('targetStep', () => {
   });
 
   it('fails when a later generation took the device elsewhere', () => {
-    expect(step({ desired: { generation: 5, modelVersionId: 'newer' } })).toEqual({ kind: 'fail', error: 'generation 5 took the device to version newer instead' });
+    expect(step({ desired: { generation: 5, modelVersionId: 'newer' } })).toEqual({
+      kind: 'fail',
+      error: 'generation 5 took the device to version newer instead',
+    });
   });
 
   it('fails at the deadline, pending or pushed, but not when the device had made it', () => {
@@ -44,9 +49,17 @@ describe('targetStep', () => {
     const generation = fc.nat(9);
     const seen = fc.option(fc.record({ generation, modelVersionId: fc.constantFrom('old', 'new', 'newer') }));
     fc.assert(
-      fc.property(fc.constantFrom<TargetState>('succeeded', 'failed'), fc.option(generation), seen, seen, fc.option(fc.constantFrom('active', 'failed')), fc.nat(2_000), (state, at, desired, observed, phase, nowMs) => {
-        expect(targetStep({ state, generation: at, desired, observed, phase, phaseError: null }, 'new', nowMs, 1_000)).toEqual({ kind: 'wait' });
-      }),
+      fc.property(
+        fc.constantFrom<TargetState>('succeeded', 'failed'),
+        fc.option(generation),
+        seen,
+        seen,
+        fc.option(fc.constantFrom('active', 'failed')),
+        fc.nat(2_000),
+        (state, at, desired, observed, phase, nowMs) => {
+          expect(targetStep({ state, generation: at, desired, observed, phase, phaseError: null }, 'new', nowMs, 1_000)).toEqual({ kind: 'wait' });
+        },
+      ),
     );
   });
 });

@@ -15,7 +15,8 @@ export interface TargetSight {
   readonly phaseError: string | null;
 }
 
-export type TargetStep = { readonly kind: 'wait' } | { readonly kind: 'push' } | { readonly kind: 'succeed' } | { readonly kind: 'fail'; readonly error: string };
+export type TargetStep =
+  { readonly kind: 'wait' } | { readonly kind: 'push' } | { readonly kind: 'succeed' } | { readonly kind: 'fail'; readonly error: string };
 
 /**
  * The one next step of an update on one device. An end is final. A device that runs the version at the pushed generation, or at a later
@@ -28,9 +29,14 @@ export function targetStep(target: TargetSight, modelVersionId: string, nowMs: n
     if (observed && observed.modelVersionId === modelVersionId && observed.generation >= generation) return { kind: 'succeed' };
     if (desired && desired.generation > generation && desired.modelVersionId !== modelVersionId)
       return { kind: 'fail', error: `generation ${desired.generation} took the device to version ${desired.modelVersionId.slice(0, 12)} instead` };
-    if (target.phase === 'failed') return { kind: 'fail', error: target.phaseError ?? `generation ${desired?.generation ?? generation} failed on the device` };
+    if (target.phase === 'failed')
+      return { kind: 'fail', error: target.phaseError ?? `generation ${desired?.generation ?? generation} failed on the device` };
   }
-  if (nowMs >= deadlineMs) return { kind: 'fail', error: generation === null ? 'the device did not come back before the deadline' : `generation ${generation} was not active before the deadline` };
+  if (nowMs >= deadlineMs)
+    return {
+      kind: 'fail',
+      error: generation === null ? 'the device did not come back before the deadline' : `generation ${generation} was not active before the deadline`,
+    };
   return target.state === 'pending' ? { kind: 'push' } : { kind: 'wait' };
 }
 

@@ -6,7 +6,11 @@ describe('changes', () => {
   it('gives the newest state once to a reader that slept through three events of one thing', async () => {
     const events = new Subject<string>();
     const state = new Map([['a', 0]]);
-    const reader = changes(events, (id) => id, async (id) => state.get(id));
+    const reader = changes(
+      events,
+      (id) => id,
+      async (id) => state.get(id),
+    );
     for (const value of [1, 2, 3]) {
       state.set('a', value);
       events.next('a');
@@ -20,7 +24,11 @@ describe('changes', () => {
 
   it('ends a reader that waits, and stops listening', async () => {
     const events = new Subject<string>();
-    const reader = changes(events, (id) => id, async (id) => id);
+    const reader = changes(
+      events,
+      (id) => id,
+      async (id) => id,
+    );
     const waiting = reader.next();
     await reader.return!();
     expect(await waiting).toEqual({ done: true, value: undefined });

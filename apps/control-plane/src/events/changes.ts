@@ -5,7 +5,11 @@ import type { Observable } from 'rxjs';
  * given. A slow reader gets fewer states, never older ones, and one id is held at most once, whatever the rate of events. States that
  * `load` no longer finds are left out. Listens from the call on, until `return()`.
  */
-export function changes<E, T>(events: Observable<E>, idOf: (event: E) => string, load: (id: string) => Promise<T | undefined>): AsyncIterableIterator<T> {
+export function changes<E, T>(
+  events: Observable<E>,
+  idOf: (event: E) => string,
+  load: (id: string) => Promise<T | undefined>,
+): AsyncIterableIterator<T> {
   const changed = new Set<string>();
   let wake: () => void = () => {};
   let closed = false;

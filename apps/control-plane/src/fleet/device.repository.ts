@@ -50,7 +50,11 @@ export class DeviceRepository {
   }
 
   /** Raises the epoch; null for an unknown device. */
-  async hello(id: string, hello: { bootId: string; agentVersion: string; capabilities: Capabilities; observed: Observed | null }, now: Date): Promise<DeviceRecord | null> {
+  async hello(
+    id: string,
+    hello: { bootId: string; agentVersion: string; capabilities: Capabilities; observed: Observed | null },
+    now: Date,
+  ): Promise<DeviceRecord | null> {
     const data = {
       epoch: { increment: 1 },
       bootId: hello.bootId,
@@ -65,10 +69,18 @@ export class DeviceRepository {
 
   /** Only from the session that holds the epoch. What runs is always news; progress and failure count only for the newest generation. */
   async report(id: string, epoch: bigint, report: PhaseReport): Promise<boolean> {
-    const progress = { phase: report.phase, phaseError: report.error, fetchedBytes: BigInt(report.fetchedBytes), totalBytes: BigInt(report.totalBytes) };
+    const progress = {
+      phase: report.phase,
+      phaseError: report.error,
+      fetchedBytes: BigInt(report.fetchedBytes),
+      totalBytes: BigInt(report.totalBytes),
+    };
     const [current, observed] = await this.prisma.$transaction([
       this.prisma.device.updateMany({ where: { id, epoch, generation: BigInt(report.generation) }, data: progress }),
-      this.prisma.device.updateMany({ where: { id, epoch }, data: report.observed ? { observed: report.observed as unknown as Prisma.InputJsonValue } : { epoch } }),
+      this.prisma.device.updateMany({
+        where: { id, epoch },
+        data: report.observed ? { observed: report.observed as unknown as Prisma.InputJsonValue } : { epoch },
+      }),
     ]);
     return current.count === 1 || (observed.count === 1 && report.observed !== null);
   }
@@ -88,7 +100,11 @@ export class DeviceRepository {
 
   async addWindows(windows: readonly LatencyWindow[]): Promise<void> {
     if (windows.length === 0) return;
-    const known = new Set((await this.prisma.device.findMany({ where: { id: { in: windows.map((window) => window.deviceId) } }, select: { id: true } })).map((row) => row.id));
+    const known = new Set(
+      (await this.prisma.device.findMany({ where: { id: { in: windows.map((window) => window.deviceId) } }, select: { id: true } })).map(
+        (row) => row.id,
+      ),
+    );
     await this.prisma.latencyWindow.createMany({
       skipDuplicates: true,
       data: windows
@@ -113,7 +129,11 @@ export class DeviceRepository {
 
   /** By device, newest first, at most 2000 rows. */
   async windowsSince(since: Date, deviceId?: string): Promise<Map<string, LatencyReport[]>> {
-    const rows = await this.prisma.latencyWindow.findMany({ where: { windowStart: { gte: since }, ...(deviceId && { deviceId }) }, orderBy: { windowStart: 'desc' }, take: 2_000 });
+    const rows = await this.prisma.latencyWindow.findMany({
+      where: { windowStart: { gte: since }, ...(deviceId && { deviceId }) },
+      orderBy: { windowStart: 'desc' },
+      take: 2_000,
+    });
     const byDevice = new Map<string, LatencyReport[]>();
     for (const row of rows) {
       const window = {
@@ -131,14 +151,27 @@ export class DeviceRepository {
   }
 
   /** The newest desired document of each device. */
-  async desired(deviceIds: readonly string[]): Promise<Map<string, { generation: number; modelVersionId: string; modelName: string; sliceId: string; reason: string }>> {
+  async desired(
+    deviceIds: readonly string[],
+  ): Promise<Map<string, { generation: number; modelVersionId: string; modelName: string; sliceId: string; reason: string }>> {
     const rows = await this.prisma.assignment.findMany({
       where: { deviceId: { in: [...deviceIds] } },
       orderBy: [{ deviceId: 'asc' }, { generation: 'desc' }],
       distinct: ['deviceId'],
       select: { deviceId: true, generation: true, modelVersionId: true, sliceId: true, reason: true, modelVersion: { select: { name: true } } },
     });
-    return new Map(rows.map((row) => [row.deviceId, { generation: Number(row.generation), modelVersionId: row.modelVersionId, modelName: row.modelVersion.name, sliceId: row.sliceId, reason: row.reason }]));
+    return new Map(
+      rows.map((row) => [
+        row.deviceId,
+        {
+          generation: Number(row.generation),
+          modelVersionId: row.modelVersionId,
+          modelName: row.modelVersion.name,
+          sliceId: row.sliceId,
+          reason: row.reason,
+        },
+      ]),
+    );
   }
 }
 

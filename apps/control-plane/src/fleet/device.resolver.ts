@@ -24,6 +24,10 @@ export class DeviceResolver {
 
   @Subscription(() => DeviceType, { resolve: (device: DeviceView) => device })
   deviceChanged(): AsyncIterableIterator<DeviceView> {
-    return changes(this.events.on('device-changed'), (event) => event.deviceId, (id) => this.fleet.get(id).catch(() => undefined));
+    return changes(
+      this.events.on('device-changed'),
+      (event) => event.deviceId,
+      (id) => this.fleet.get(id).catch(() => undefined),
+    );
   }
 }

@@ -66,7 +66,13 @@ export interface DeviceView {
   readonly presence: Presence;
   readonly lastSeenAt: Date | null;
   readonly capabilities: Capabilities | null;
-  readonly desired: { readonly generation: number; readonly modelVersionId: string; readonly modelName: string; readonly sliceId: string; readonly reason: string } | null;
+  readonly desired: {
+    readonly generation: number;
+    readonly modelVersionId: string;
+    readonly modelName: string;
+    readonly sliceId: string;
+    readonly reason: string;
+  } | null;
   readonly observed: Observed | null;
   readonly phase: Phase | null;
   readonly phaseError: string | null;

@@ -5,5 +5,9 @@ import { DeviceRepository } from './device.repository.js';
 import { DeviceResolver } from './device.resolver.js';
 import { FleetService } from './fleet.service.js';
 
-@Module({ controllers: [DeviceController], providers: [DeviceRepository, DeviceLinks, FleetService, DeviceResolver], exports: [FleetService, DeviceLinks] })
+@Module({
+  controllers: [DeviceController],
+  providers: [DeviceRepository, DeviceLinks, FleetService, DeviceResolver],
+  exports: [FleetService, DeviceLinks],
+})
 export class FleetModule {}

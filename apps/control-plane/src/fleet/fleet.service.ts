@@ -56,9 +56,18 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   onModuleInit(): void {
     const guard = (work: () => Promise<void>) => (): void => void work().catch((error: unknown) => this.log.error(error));
     this.timers = [
-      setInterval(guard(() => this.sweep()), this.config.heartbeatMs),
-      setInterval(guard(() => this.flush()), FLUSH_MS),
-      setInterval(guard(() => this.devices.dropWindowsBefore(new Date(Date.now() - LATENCY_KEPT_MS))), 3_600_000),
+      setInterval(
+        guard(() => this.sweep()),
+        this.config.heartbeatMs,
+      ),
+      setInterval(
+        guard(() => this.flush()),
+        FLUSH_MS,
+      ),
+      setInterval(
+        guard(() => this.devices.dropWindowsBefore(new Date(Date.now() - LATENCY_KEPT_MS))),
+        3_600_000,
+      ),
     ];
     for (const timer of this.timers) timer.unref();
   }
@@ -85,7 +94,10 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   }
 
   /** Opens a session: raises the epoch, which ends whatever session the device had before. */
-  async hello(deviceId: string, hello: { bootId: string; agentVersion: string; capabilities: Capabilities; observed: Observed | null }): Promise<DeviceRecord> {
+  async hello(
+    deviceId: string,
+    hello: { bootId: string; agentVersion: string; capabilities: Capabilities; observed: Observed | null },
+  ): Promise<DeviceRecord> {
     const device = await this.devices.hello(deviceId, hello, new Date());
     if (!device) throw new DomainError('permission-denied', `device ${deviceId} is not part of this fleet any more`);
     this.leases.set(deviceId, { deviceId, lastBeatMs: performance.now(), connected: true });
@@ -105,7 +117,8 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
       const closed = this.windows.add(deviceId, report, Date.now());
       if (closed) this.close([closed]);
     }
-    if (beat.latency.length > 0 || before?.engineReady !== beat.engineReady || this.presenceOf(deviceId) !== this.shown.get(deviceId)) this.changed(deviceId);
+    if (beat.latency.length > 0 || before?.engineReady !== beat.engineReady || this.presenceOf(deviceId) !== this.shown.get(deviceId))
+      this.changed(deviceId);
   }
 
   async report(deviceId: string, epoch: bigint, report: PhaseReport): Promise<void> {
@@ -170,10 +183,15 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 
   private async views(records: readonly DeviceRecord[]): Promise<DeviceView[]> {
     const single = records.length === 1 ? records[0]!.id : undefined;
-    const [desired, windows] = await Promise.all([this.devices.desired(records.map((device) => device.id)), this.devices.windowsSince(new Date(Date.now() - LATENCY_SHOWN_MS), single)]);
+    const [desired, windows] = await Promise.all([
+      this.devices.desired(records.map((device) => device.id)),
+      this.devices.windowsSince(new Date(Date.now() - LATENCY_SHOWN_MS), single),
+    ]);
     return records.map((device) => {
       const open = this.windows.openWindow(device.id);
-      const measured = [...(open ? [open] : []), ...(windows.get(device.id) ?? [])].filter((w) => !device.observed || (w.sliceId === device.observed.sliceId && w.modelVersionId === device.observed.modelVersionId));
+      const measured = [...(open ? [open] : []), ...(windows.get(device.id) ?? [])].filter(
+        (w) => !device.observed || (w.sliceId === device.observed.sliceId && w.modelVersionId === device.observed.modelVersionId),
+      );
       return {
         id: device.id,
         name: device.name,
@@ -195,12 +213,20 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   /** Presence changes by silence, so somebody must look. */
   private async sweep(): Promise<void> {
     const nowMs = performance.now();
-    const sweep = sweepLeases([...this.leases.values()].filter((lease) => this.shown.get(lease.deviceId) !== 'offline'), nowMs, this.config, nowMs - this.lastSweepMs, this.config.heartbeatMs, this.braked);
+    const sweep = sweepLeases(
+      [...this.leases.values()].filter((lease) => this.shown.get(lease.deviceId) !== 'offline'),
+      nowMs,
+      this.config,
+      nowMs - this.lastSweepMs,
+      this.config.heartbeatMs,
+      this.braked,
+    );
     this.lastSweepMs = nowMs;
     this.braked = sweep.braked;
     if (sweep.braked) {
       this.log.warn(`no lease expires: ${sweep.reason}`);
-      for (const lease of this.leases.values()) if (this.shown.get(lease.deviceId) !== 'offline') this.leases.set(lease.deviceId, { ...lease, lastBeatMs: nowMs });
+      for (const lease of this.leases.values())
+        if (this.shown.get(lease.deviceId) !== 'offline') this.leases.set(lease.deviceId, { ...lease, lastBeatMs: nowMs });
     }
     for (const deviceId of sweep.expired) this.links.get(deviceId)?.close('the lease ran out');
     for (const deviceId of this.leases.keys()) if (this.presenceOf(deviceId) !== this.shown.get(deviceId)) this.changed(deviceId);
@@ -221,4 +247,9 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 }
 
 /** What remains of the wanted name in the characters of a host name. */
-const deviceName = (wanted: string): string => wanted.toLowerCase().replace(/[^a-z0-9._-]+/g, '-').replace(/^[-._]+/, '').slice(0, 50) || 'device';
+const deviceName = (wanted: string): string =>
+  wanted
+    .toLowerCase()
+    .replace(/[^a-z0-9._-]+/g, '-')
+    .replace(/^[-._]+/, '')
+    .slice(0, 50) || 'device';

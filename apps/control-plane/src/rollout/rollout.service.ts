@@ -53,13 +53,20 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   /** Starts an update of these devices, or of the whole fleet: then its version is also what new devices get. */
   async create({ modelVersionId, deviceIds }: { modelVersionId: string; deviceIds?: readonly string[] | undefined }): Promise<UpdateView> {
     const version = await this.catalog.version(modelVersionId);
-    if (!version.publishedAt) throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
+    if (!version.publishedAt)
+      throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
     const fleet = new Set((await this.fleet.records()).map((device) => device.id));
     const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
     if (unknown.length > 0) throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}`);
     const targets = [...new Set(deviceIds ?? fleet)];
     const id = randomUUID();
-    await this.updates.create({ id, modelVersionId, wholeFleet: deviceIds === undefined, deadlineAt: new Date(Date.now() + this.config.updateDeadlineMs), deviceIds: targets });
+    await this.updates.create({
+      id,
+      modelVersionId,
+      wholeFleet: deviceIds === undefined,
+      deadlineAt: new Date(Date.now() + this.config.updateDeadlineMs),
+      deviceIds: targets,
+    });
     this.log.log({ updateId: id, modelVersionId, devices: targets.length, msg: 'update started' });
     for (const deviceId of targets) {
       this.awaited.add(deviceId);
@@ -140,7 +147,9 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
 
   /** A queue that does not answer loses nothing: the target stays pending, and the sweep asks again. */
   private async enqueue(updateId: string, deviceId: string): Promise<void> {
-    await this.queue.enqueue('push-update', { updateId, deviceId }).catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)));
+    await this.queue
+      .enqueue('push-update', { updateId, deviceId })
+      .catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)));
   }
 
   /** Finds what a killed process, a lost job or a passed deadline left behind. */

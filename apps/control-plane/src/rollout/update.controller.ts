@@ -5,7 +5,10 @@ import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import { RolloutService } from './rollout.service.js';
 import { toUpdateDto, UpdateDto } from './update.dto.js';
 
-const CreateUpdate = z.object({ modelVersionId: z.string().min(1).max(100), deviceIds: z.array(z.string().min(1).max(100)).min(1).max(100_000).optional() });
+const CreateUpdate = z.object({
+  modelVersionId: z.string().min(1).max(100),
+  deviceIds: z.array(z.string().min(1).max(100)).min(1).max(100_000).optional(),
+});
 
 @ApiTags('updates')
 @ApiBearerAuth()

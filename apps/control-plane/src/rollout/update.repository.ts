@@ -76,7 +76,12 @@ export class UpdateRepository {
   async move(updateId: string, deviceId: string, to: { state: TargetState; generation?: number; error?: string }): Promise<boolean> {
     const { count } = await this.prisma.updateTarget.updateMany({
       where: { updateId, deviceId, state: { in: OPEN } },
-      data: { state: to.state, changedAt: new Date(), ...(to.generation !== undefined && { generation: BigInt(to.generation) }), ...(to.error !== undefined && { error: to.error }) },
+      data: {
+        state: to.state,
+        changedAt: new Date(),
+        ...(to.generation !== undefined && { generation: BigInt(to.generation) }),
+        ...(to.error !== undefined && { error: to.error }),
+      },
     });
     return count === 1;
   }

@@ -31,9 +31,13 @@ export class UpdateResolver {
 
   @Subscription(() => UpdateDto, { resolve: (update: UpdateDto) => update })
   updateChanged(): AsyncIterableIterator<UpdateDto> {
-    return changes(this.events.on('update-changed'), (event) => event.updateId, async (id) => {
-      const update = await this.rollout.find(id);
-      return update && toUpdateDto(update);
-    });
+    return changes(
+      this.events.on('update-changed'),
+      (event) => event.updateId,
+      async (id) => {
+        const update = await this.rollout.find(id);
+        return update && toUpdateDto(update);
+      },
+    );
   }
 }
