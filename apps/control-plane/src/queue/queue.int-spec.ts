@@ -135,10 +135,12 @@ describeWithRedis('the queue on Redis', () => {
 });
 
 describe('the catalogue', () => {
-  it('refuses a second handler for a job', async () => {
+  it('refuses to start while a job has no handler, and a second handler for one', async () => {
     const database = await createDatabase();
-    const { queue } = await openQueue({ databaseUrl: database.url, redisUrl: undefined });
+    const queue = newQueue({ databaseUrl: database.url, redisUrl: undefined });
+    queue.handle('push-update', () => Promise.resolve());
     expect(() => queue.handle('push-update', () => Promise.resolve())).toThrow('job push-update has two handlers');
+    await expect(queue.onApplicationBootstrap()).rejects.toThrow('no handler for the job run-inference');
     await queue.onModuleDestroy();
     await database.drop();
   });

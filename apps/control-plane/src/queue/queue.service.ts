@@ -37,10 +37,10 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
 
   async onApplicationBootstrap(): Promise<void> {
     const missing = JOB_NAMES.filter((name) => !this.handlers.has(name));
-    if (missing.length > 0) this.log.error(`no handler for the job${missing.length > 1 ? 's' : ''} ${missing.join(', ')}`);
+    if (missing.length > 0) throw new Error(`no handler for the job${missing.length > 1 ? 's' : ''} ${missing.join(', ')}`);
     // Waits: with PostgreSQL the first connection makes the schema.
     for (const name of JOB_NAMES) await this.queue(name).waitUntilReady();
-    for (const name of JOB_NAMES.filter((name) => this.handlers.has(name))) {
+    for (const name of JOB_NAMES) {
       const worker = this.guarded(this.backend.worker(name, (job) => this.run(name, job)) as unknown as Worker, name);
       this.workers.push(worker);
       void worker.run().catch((error: unknown) => this.log.error(error));
