@@ -30,10 +30,30 @@ function tinyPackage(name: string, seed: number): { manifest: Buffer; id: string
     format: 'matfleet-package-1',
     name,
     config: {
-      vocabSize: 64, vocabSizePerLayerInput: 64, hiddenSize: 32, hiddenSizePerLayerInput: 8, intermediateSize: [64], numHiddenLayers: 1, numAttentionHeads: 1,
-      numKeyValueHeads: 1, headDim: 32, layerTypes: ['full_attention'], slidingWindow: 16, numKvSharedLayers: 0, laurelRank: 4, altupNumInputs: 2,
-      activationSparsityPattern: [0], ropeThetaFull: 1e6, ropeThetaSliding: 1e4, rmsNormEps: 1e-6, finalLogitSoftcapping: 30, altupCoefClip: 120,
-      maxPositionEmbeddings: 128, padTokenId: 0, bosTokenId: 2, eosTokenIds: [1],
+      vocabSize: 64,
+      vocabSizePerLayerInput: 64,
+      hiddenSize: 32,
+      hiddenSizePerLayerInput: 8,
+      intermediateSize: [64],
+      numHiddenLayers: 1,
+      numAttentionHeads: 1,
+      numKeyValueHeads: 1,
+      headDim: 32,
+      layerTypes: ['full_attention'],
+      slidingWindow: 16,
+      numKvSharedLayers: 0,
+      laurelRank: 4,
+      altupNumInputs: 2,
+      activationSparsityPattern: [0],
+      ropeThetaFull: 1e6,
+      ropeThetaSliding: 1e4,
+      rmsNormEps: 1e-6,
+      finalLogitSoftcapping: 30,
+      altupCoefClip: 120,
+      maxPositionEmbeddings: 128,
+      padTokenId: 0,
+      bosTokenId: 2,
+      eosTokenIds: [1],
     },
     precision: { kind: 'int8', block: 32 },
     chunks: described,
@@ -55,7 +75,12 @@ describe('the HTTP application', () => {
     database = await createDatabase();
     await migrate(database.url);
     dataDir = await mkdtemp(join(tmpdir(), 'matfleet-app-'));
-    const config = parseConfig({ MATFLEET_DATA_DIR: dataDir, MATFLEET_HTTP_PORT: '0', MATFLEET_DEVICE_PORT: '0', MATFLEET_CHUNK_BYTES_MAX: '100000' });
+    const config = parseConfig({
+      MATFLEET_DATA_DIR: dataDir,
+      MATFLEET_HTTP_PORT: '0',
+      MATFLEET_DEVICE_PORT: '0',
+      MATFLEET_CHUNK_BYTES_MAX: '100000',
+    });
     app = await createApplication(config, database.url, new PinoNestLogger(createLogger('fatal')));
     await app.get(ApiKeyService, { strict: false }).ensureFirstKey();
     await app.listen(0, '127.0.0.1');
@@ -68,9 +93,14 @@ describe('the HTTP application', () => {
     await rm(dataDir, { recursive: true, force: true });
   });
 
-  const call = (method: string, path: string, { body, headers = {}, key = apiKey }: { body?: BodyInit; headers?: Record<string, string>; key?: string | undefined } = {}): Promise<Response> =>
+  const call = (
+    method: string,
+    path: string,
+    { body, headers = {}, key = apiKey }: { body?: RequestInit['body']; headers?: Record<string, string>; key?: string | undefined } = {},
+  ): Promise<Response> =>
     fetch(`${url}${path}`, { method, headers: { ...(key && { authorization: `Bearer ${key}` }), ...headers }, ...(body !== undefined && { body }) });
-  const sendBytes = (method: string, path: string, bytes: Buffer) => call(method, path, { body: new Uint8Array(bytes), headers: { 'content-type': 'application/octet-stream' } });
+  const sendBytes = (method: string, path: string, bytes: Buffer) =>
+    call(method, path, { body: new Uint8Array(bytes), headers: { 'content-type': 'application/octet-stream' } });
   const sendJson = (path: string, value: object, headers: Record<string, string> = {}, key: string = apiKey) =>
     call('POST', path, { body: JSON.stringify(value), headers: { 'content-type': 'application/json', ...headers }, key });
   const login = async (): Promise<string> => {
@@ -115,7 +145,9 @@ describe('the HTTP application', () => {
       const ready = await call('GET', '/readyz', { key: '' });
       expect(await ready.json()).toMatchObject({ ready: true, checks: { database: 'ok', queue: 'ok' } });
       const description = (await (await call('GET', '/api/openapi.json', { key: '' })).json()) as { paths: object };
-      expect(Object.keys(description.paths)).toEqual(expect.arrayContaining(['/api/v1/models', '/api/v1/chunks/{id}', '/api/v1/updates', '/api/v1/session']));
+      expect(Object.keys(description.paths)).toEqual(
+        expect.arrayContaining(['/api/v1/models', '/api/v1/chunks/{id}', '/api/v1/updates', '/api/v1/session']),
+      );
     });
 
     it('trades the key for a cookie that scripts cannot read, and ends it', async () => {
@@ -157,7 +189,12 @@ describe('the HTTP application', () => {
 
       for (const [id, bytes] of model.chunks) expect((await sendBytes('PUT', `/api/v1/chunks/${id}`, bytes)).status).toBe(204);
       const published = await call('POST', `/api/v1/models/${model.id}/publish`);
-      expect(await published.json()).toMatchObject({ id: model.id, name: 'tiny', totalBytes: 15_003, slices: [{ id: 'full', bytes: 15_003, quality: { value: 0.9 } }] });
+      expect(await published.json()).toMatchObject({
+        id: model.id,
+        name: 'tiny',
+        totalBytes: 15_003,
+        slices: [{ id: 'full', bytes: 15_003, quality: { value: 0.9 } }],
+      });
       expect(await (await sendBytes('POST', '/api/v1/models', model.manifest)).json()).toMatchObject({ missingChunks: [], published: true });
     });
 
@@ -167,7 +204,11 @@ describe('the HTTP application', () => {
       const [id, bytes] = [...model.chunks][0]!;
       const damaged = Buffer.from(bytes);
       damaged[100]! ^= 1;
-      for (const [wrong, status] of [[damaged, 400], [bytes.subarray(1), 400], [Buffer.concat([bytes, bytes]), 413]] as const)
+      for (const [wrong, status] of [
+        [damaged, 400],
+        [bytes.subarray(1), 400],
+        [Buffer.concat([bytes, bytes]), 413],
+      ] as const)
         expect((await sendBytes('PUT', `/api/v1/chunks/${id}`, wrong)).status).toBe(status);
       expect((await call('GET', `/api/v1/chunks/${id}`)).status).toBe(404);
       expect(await readdir(join(dataDir, 'chunks', '.incoming'))).toEqual([]);
@@ -201,7 +242,9 @@ describe('the HTTP application', () => {
   describe('GraphQL and updates', () => {
     it('answers the same models as REST, and refuses a query deeper than any of ours', async () => {
       const model = await publish('tiny', 4);
-      const answer = (await (await sendJson('/graphql', { query: '{ models { id slices { id bytes } } }' })).json()) as { data: { models: { id: string }[] } };
+      const answer = (await (await sendJson('/graphql', { query: '{ models { id slices { id bytes } } }' })).json()) as {
+        data: { models: { id: string }[] };
+      };
       expect(answer.data.models.map(({ id }) => id)).toContain(model.id);
       const deep = `{ __schema { types ${'{ ofType '.repeat(10)} { name } ${'}'.repeat(10)} } }`;
       expect((await (await sendJson('/graphql', { query: deep })).json()) as object).toHaveProperty('errors');
@@ -210,7 +253,9 @@ describe('the HTTP application', () => {
     it('gives a refusal its code in GraphQL as in REST', async () => {
       const rest = await sendJson('/api/v1/updates', { modelVersionId: 'none' });
       expect([rest.status, ((await rest.json()) as { code: string }).code]).toEqual([404, 'not-found']);
-      const graphql = (await (await sendJson('/graphql', { query: 'mutation { createUpdate(modelVersionId: "none") { id } }' })).json()) as { errors: { extensions: { code: string } }[] };
+      const graphql = (await (await sendJson('/graphql', { query: 'mutation { createUpdate(modelVersionId: "none") { id } }' })).json()) as {
+        errors: { extensions: { code: string } }[];
+      };
       expect(graphql.errors[0]!.extensions.code).toBe('not-found');
     });
 
@@ -234,7 +279,10 @@ describe('the HTTP application', () => {
       const next = updates.next();
       // The subscription stands a moment after the socket does; each update is news of its own.
       const started: string[] = [];
-      const timer = setInterval(() => void sendJson('/api/v1/updates', { modelVersionId: model.id }).then(async (r) => started.push(((await r.json()) as { id: string }).id)), 200);
+      const timer = setInterval(
+        () => void sendJson('/api/v1/updates', { modelVersionId: model.id }).then(async (r) => started.push(((await r.json()) as { id: string }).id)),
+        200,
+      );
       const { value } = await next.finally(() => clearInterval(timer));
       await new Promise((resolve) => setTimeout(resolve, 300));
       expect(started).toContain(value!.data!.updateChanged.id);

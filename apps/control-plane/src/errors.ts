@@ -61,6 +61,9 @@ export class ErrorFilter implements ExceptionFilter {
     if (host.getType<string>() === 'graphql') return new GraphQLError(message, { extensions: { code } });
     const reply = host.switchToHttp().getResponse<FastifyReply>();
     if (reply.sent || reply.raw.headersSent) return void reply.raw.destroy();
-    return void reply.code(status).headers({ 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' }).send({ code, message });
+    return void reply
+      .code(status)
+      .headers({ 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' })
+      .send({ code, message });
   }
 }

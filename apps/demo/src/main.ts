@@ -32,6 +32,7 @@ const aborted = new Promise<never>((_resolve, reject) =>
 );
 aborted.catch(() => undefined);
 
+let starting: Promise<Fleet> | undefined;
 let staysUp = false;
 let failure: unknown;
 let document: Record<string, unknown> = {};
@@ -94,7 +95,6 @@ async function story(): Promise<void> {
   await sleep(2 ** 31 - 1, undefined, { signal: interrupted.signal }).catch(() => undefined);
 }
 
-let starting: Promise<Fleet> | undefined;
 function start(): Promise<Fleet> {
   starting = Fleet.start({ databaseUrl: options.database, redisUrl: options.redis, onProgress: (what) => report.line(what) });
   return starting;

@@ -14,7 +14,7 @@ interface Fixture {
 }
 
 // Reference ids by the Rust `tokenizers` crate: tools/reference/tokenizer-ids.mjs. `gemma` is Gemma's own vocabulary of 262,144 tokens.
-describe.each(['small', 'gemma'])('tokenizer on the %s vocabulary, compared with the reference', (name) => {
+describe.each(['small', 'nano', 'gemma'])('tokenizer on the %s vocabulary, compared with the reference', (name) => {
   const fixture: Fixture = readJson(`libs/inference/fixtures/tokenizer/${name}.json`);
   let tokenizer: Tokenizer;
 

@@ -38,13 +38,17 @@ export function artifactService({ catalog, fleet, insecure, report }: ArtifactSe
 }
 
 /** One piece in memory at a time: the next is read when the device has room for it. */
-async function stream(call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>, { catalog, fleet, insecure }: Omit<ArtifactServiceParts, 'report'>): Promise<void> {
+async function stream(
+  call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>,
+  { catalog, fleet, insecure }: Omit<ArtifactServiceParts, 'report'>,
+): Promise<void> {
   await identify(call, fleet, insecure);
   const { chunkId, offset, length } = call.request;
   const source = await catalog.openChunk(chunkId, Number(offset), Number(length));
   call.once('cancelled', () => source.destroy());
   for await (const data of source as AsyncIterable<Buffer>) {
     if (call.cancelled) return;
-    if (!call.write({ data })) await new Promise<void>((resolve) => void call.once('drain', resolve).once('cancelled', resolve).once('close', resolve));
+    if (!call.write({ data }))
+      await new Promise<void>((resolve) => void call.once('drain', resolve).once('cancelled', resolve).once('close', resolve));
   }
 }

@@ -23,6 +23,7 @@ export async function identify(call: ServerSurfaceCall, fleet: FleetService, ins
   const known = await fleet.keyHashOf(name);
   if (known === null) throw new DomainError('permission-denied', `device ${name.slice(0, 64)} is not part of this fleet (any more)`);
   const spki = new X509Certificate(certificate.raw).publicKey.export({ type: 'spki', format: 'der' });
-  if (createHash('sha256').update(spki).digest('hex') !== known) throw new DomainError('permission-denied', `the client certificate does not carry the key of device ${name}`);
+  if (createHash('sha256').update(spki).digest('hex') !== known)
+    throw new DomainError('permission-denied', `the client certificate does not carry the key of device ${name}`);
   return name;
 }

@@ -1,5 +1,13 @@
 import { status, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
-import type { DeviceServiceServer, EnrollRequest, EnrollResponse, SessionRequest, SessionResponse, SyncRequest, SyncResponse } from '@matfleet/protocol';
+import type {
+  DeviceServiceServer,
+  EnrollRequest,
+  EnrollResponse,
+  SessionRequest,
+  SessionResponse,
+  SyncRequest,
+  SyncResponse,
+} from '@matfleet/protocol';
 import type { Authority } from '../access/authority.js';
 import { readCertificateRequest } from '../access/certificate-authority.js';
 import type { JoinTokenService } from '../access/join-token.service.js';
@@ -29,7 +37,8 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
   const newSessions = new TokenBucket(NEW_SESSIONS_PER_SECOND, 2 * NEW_SESSIONS_PER_SECOND, performance.now());
   const polled = new Map<string, PolledSession>();
   const admit = (): void => {
-    if (!newSessions.take(performance.now())) throw new DomainError('resource-exhausted', `more than ${NEW_SESSIONS_PER_SECOND} new sessions a second: come back a little later`);
+    if (!newSessions.take(performance.now()))
+      throw new DomainError('resource-exhausted', `more than ${NEW_SESSIONS_PER_SECOND} new sessions a second: come back a little later`);
   };
 
   return {
@@ -49,7 +58,8 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
     sync: unary(report, async (call: ServerUnaryCall<SyncRequest, SyncResponse>) => {
       const deviceId = await identify(call, features.fleet, insecure);
       const { epoch, messages } = call.request;
-      if (messages.length > SYNC_MESSAGES_MAX) throw new DomainError('invalid-argument', `${messages.length} messages in one Sync, at most ${SYNC_MESSAGES_MAX} are taken`);
+      if (messages.length > SYNC_MESSAGES_MAX)
+        throw new DomainError('invalid-argument', `${messages.length} messages in one Sync, at most ${SYNC_MESSAGES_MAX} are taken`);
       const first = messages[0]?.message;
       if (first?.$case === 'hello') {
         admit();
@@ -102,10 +112,18 @@ async function enrol({ features, authority, tokens }: DeviceServiceParts, reques
   const device = await features.fleet.register(csr.publicKeyHash, request.deviceName, async () => {
     if (!(await tokens.use(request.token))) throw new DomainError('permission-denied', 'the join token has no uses left');
   });
-  return { deviceId: device.id, deviceName: device.name, certificatePem: await authority.ca.issueDevice(csr, device.id, new Date()), caPem: authority.ca.certificatePem };
+  return {
+    deviceId: device.id,
+    deviceName: device.name,
+    certificatePem: await authority.ca.issueDevice(csr, device.id, new Date()),
+    caPem: authority.ca.certificatePem,
+  };
 }
 
-async function runSession(call: ServerDuplexStream<SessionRequest, SessionResponse>, parts: { features: Features; insecure: boolean; admit: () => void }): Promise<void> {
+async function runSession(
+  call: ServerDuplexStream<SessionRequest, SessionResponse>,
+  parts: { features: Features; insecure: boolean; admit: () => void },
+): Promise<void> {
   parts.admit();
   const deviceId = await identify(call, parts.features.fleet, parts.insecure);
   let session: DeviceSession | undefined;
@@ -121,7 +139,10 @@ async function runSession(call: ServerDuplexStream<SessionRequest, SessionRespon
     },
     end: () => call.end(),
   };
-  const lateHello = setTimeout(() => call.emit('error', grpcError(new DomainError('deadline-exceeded', `no Hello within ${HELLO_TIMEOUT_MS} ms`))), HELLO_TIMEOUT_MS);
+  const lateHello = setTimeout(
+    () => call.emit('error', grpcError(new DomainError('deadline-exceeded', `no Hello within ${HELLO_TIMEOUT_MS} ms`))),
+    HELLO_TIMEOUT_MS,
+  );
   call.once('cancelled', () => session?.finish('the stream was cut'));
   call.once('close', () => session?.finish('the stream was closed'));
   try {
@@ -129,7 +150,8 @@ async function runSession(call: ServerDuplexStream<SessionRequest, SessionRespon
       if (session) await session.accept(request);
       else {
         clearTimeout(lateHello);
-        if (request.message?.$case !== 'hello') throw new DomainError('failed-precondition', `a session begins with Hello, not with ${request.message?.$case ?? 'an unknown message'}`);
+        if (request.message?.$case !== 'hello')
+          throw new DomainError('failed-precondition', `a session begins with Hello, not with ${request.message?.$case ?? 'an unknown message'}`);
         session = await DeviceSession.open(parts.features, deviceId, request.message.value, transport);
         if (call.cancelled) session.finish('the stream was cut');
       }
@@ -144,7 +166,10 @@ async function runSession(call: ServerDuplexStream<SessionRequest, SessionRespon
   }
 }
 
-function unary<Q, A>(report: (error: unknown) => void, answer: (call: ServerUnaryCall<Q, A>) => Promise<A>): (call: ServerUnaryCall<Q, A>, done: sendUnaryData<A>) => void {
+function unary<Q, A>(
+  report: (error: unknown) => void,
+  answer: (call: ServerUnaryCall<Q, A>) => Promise<A>,
+): (call: ServerUnaryCall<Q, A>, done: sendUnaryData<A>) => void {
   return (call, done) => {
     answer(call).then(
       (value) => done(null, value),

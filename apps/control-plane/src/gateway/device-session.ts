@@ -46,7 +46,14 @@ export class DeviceSession implements DeviceLink {
     transport.write({
       message: {
         $case: 'welcome',
-        value: { epoch: device.epoch, deviceId, heartbeatMs: config.heartbeatMs, leaseMs: config.leaseMs, reconnectJitterMs: reconnectJitterMs(links.all().length), serverTimeUnixMs: BigInt(Date.now()) },
+        value: {
+          epoch: device.epoch,
+          deviceId,
+          heartbeatMs: config.heartbeatMs,
+          leaseMs: config.leaseMs,
+          reconnectJitterMs: reconnectJitterMs(links.all().length),
+          serverTimeUnixMs: BigInt(Date.now()),
+        },
       },
     });
     if (!links.open(session)) throw new DomainError('unavailable', `device ${deviceId} has opened a newer session`);
@@ -67,7 +74,9 @@ export class DeviceSession implements DeviceLink {
         throw new DomainError('invalid-argument', 'Hello may come only once in a session');
       case 'heartbeat':
         fleet.beat(this.deviceId, this.epoch, beatOf(message.value));
-        this.transport.write({ message: { $case: 'heartbeatAck', value: { sequence: message.value.sequence, serverTimeUnixMs: BigInt(Date.now()) } } });
+        this.transport.write({
+          message: { $case: 'heartbeatAck', value: { sequence: message.value.sequence, serverTimeUnixMs: BigInt(Date.now()) } },
+        });
         return;
       case 'report':
         await fleet.report(this.deviceId, this.epoch, phaseReportOf(message.value));

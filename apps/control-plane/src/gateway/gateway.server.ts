@@ -69,7 +69,8 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
 
   async onApplicationBootstrap(): Promise<void> {
     const insecure = this.config.insecureDevicePort;
-    if (insecure && !isLoopback(this.config.deviceHost)) throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
+    if (insecure && !isLoopback(this.config.deviceHost))
+      throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
     const report = (error: unknown): void => this.log.error(error);
     const { fleet, assignments, links, attempts, config, authority, tokens, catalog } = this;
     const server = new Server({
@@ -80,12 +81,17 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
       'grpc.keepalive_timeout_ms': 10_000,
       'grpc.enable_channelz': 0,
     });
-    server.addService(DeviceServiceService, deviceService({ features: { fleet, assignments, links, attempts, config }, authority, tokens, insecure, report }));
+    server.addService(
+      DeviceServiceService,
+      deviceService({ features: { fleet, assignments, links, attempts, config }, authority, tokens, insecure, report }),
+    );
     server.addService(ArtifactServiceService, artifactService({ catalog, fleet, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
     const { deviceHost: host, devicePort } = this.config;
     const address = (name: string, port: number): string => (name.includes(':') ? `[${name}]:${port}` : `${name}:${port}`);
-    const port = await new Promise<number>((resolve, reject) => server.bindAsync(address(host, devicePort), credentials, (error, bound) => (error ? reject(error) : resolve(bound))));
+    const port = await new Promise<number>((resolve, reject) =>
+      server.bindAsync(address(host, devicePort), credentials, (error, bound) => (error ? reject(error) : resolve(bound))),
+    );
     this.server = server;
     const publicHost = this.config.devicePublicHost ?? (host === '0.0.0.0' || host === '::' ? hostname() : host);
     this.endpoints.deviceUrl = `${insecure ? 'http' : 'https'}://${address(publicHost, port)}`;

@@ -43,7 +43,9 @@ export function capabilitiesOf(wire: WireCapabilities | undefined): Capabilities
 
 /** Null while the device runs nothing. */
 export const observedOf = (wire: WireObserved | undefined): Observed | null =>
-  wire && wire.modelVersionId !== '' ? { generation: Number(wire.generation), modelVersionId: text(wire.modelVersionId), sliceId: text(wire.sliceId) } : null;
+  wire && wire.modelVersionId !== ''
+    ? { generation: Number(wire.generation), modelVersionId: text(wire.modelVersionId), sliceId: text(wire.sliceId) }
+    : null;
 
 export function beatOf(wire: Heartbeat): Beat {
   return {
@@ -114,7 +116,12 @@ export function toWire(message: Outbound): SessionResponse {
   switch (message.kind) {
     case 'desired': {
       const { generation, modelVersionId, modelName, sliceId, contextTokens, reason, updateId } = message.document;
-      return { message: { $case: 'desired', value: { generation: BigInt(generation), modelVersionId, modelName, sliceId, contextTokens, reason, updateId: updateId ?? '' } } };
+      return {
+        message: {
+          $case: 'desired',
+          value: { generation: BigInt(generation), modelVersionId, modelName, sliceId, contextTokens, reason, updateId: updateId ?? '' },
+        },
+      };
     }
     case 'start-inference': {
       const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task } = message.start;

@@ -4,7 +4,13 @@ import { Injectable } from '@nestjs/common';
 export type AttemptEvent =
   | { readonly kind: 'started'; readonly modelVersionId: string; readonly sliceId: string }
   | { readonly kind: 'delta'; readonly text: string }
-  | { readonly kind: 'finished'; readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled'; readonly outputTokens: number; readonly ttftMs: number; readonly tokensPerSecond: number }
+  | {
+      readonly kind: 'finished';
+      readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
+      readonly outputTokens: number;
+      readonly ttftMs: number;
+      readonly tokensPerSecond: number;
+    }
   /** `code` is a google.rpc.Code. */
   | { readonly kind: 'failed'; readonly code: number; readonly message: string }
   /** The device's session ended. */
@@ -37,7 +43,8 @@ export class AttemptHub {
 
   /** Ends the attempts of a session; those of the device's other sessions go on. */
   lost(deviceId: string, epoch: bigint, reason: string): void {
-    for (const attempt of [...this.open.values()]) if (attempt.deviceId === deviceId && attempt.epoch === epoch) attempt.listener({ kind: 'lost', reason });
+    for (const attempt of [...this.open.values()])
+      if (attempt.deviceId === deviceId && attempt.epoch === epoch) attempt.listener({ kind: 'lost', reason });
   }
 
   runningOn(deviceId: string): number {

@@ -67,8 +67,14 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub, links: DeviceLinks)
     };
 
     const stopListening = hub.listen(start.attemptId, device, hear);
-    const late = setTimeout(() => giveUp(`${device.name} had not answered after ${Math.round(start.remainingMs)} ms, the deadline of the inference`), start.remainingMs);
-    silent = setTimeout(() => giveUp(`${device.name} was silent for ${Math.round(silence.firstTokenMs)} ms before its first token`), silence.firstTokenMs);
+    const late = setTimeout(
+      () => giveUp(`${device.name} had not answered after ${Math.round(start.remainingMs)} ms, the deadline of the inference`),
+      start.remainingMs,
+    );
+    silent = setTimeout(
+      () => giveUp(`${device.name} was silent for ${Math.round(silence.firstTokenMs)} ms before its first token`),
+      silence.firstTokenMs,
+    );
     run.signal.addEventListener('abort', aborted, { once: true });
     if (run.signal.aborted) aborted();
     else if (links.get(device.deviceId)?.epoch !== device.epoch || !links.send(device.deviceId, { kind: 'start-inference', start }))

@@ -35,6 +35,8 @@ export class InferenceController {
   @Sse(':id/events')
   async events(@Param('id') id: string): Promise<Observable<MessageEvent>> {
     await this.inferences.get(id);
-    return this.inferences.follow(id).pipe(map((news) => ({ type: news.event, data: news.event === 'delta' ? { attempt: news.attempt, text: news.text } : news.inference })));
+    return this.inferences
+      .follow(id)
+      .pipe(map((news) => ({ type: news.event, data: news.event === 'delta' ? { attempt: news.attempt, text: news.text } : news.inference })));
   }
 }

@@ -4,7 +4,9 @@ import type { Prisma } from '../generated/prisma/client.js';
 import type { Attempt, AttemptState, Inference, InferenceRequest, InferenceState } from './inference.js';
 
 const LIST_MAX = 100;
-const INCLUDE = { attempts: { orderBy: { ordinal: 'asc' }, include: { device: { select: { name: true } } } } } as const satisfies Prisma.InferenceInclude;
+const INCLUDE = {
+  attempts: { orderBy: { ordinal: 'asc' }, include: { device: { select: { name: true } } } },
+} as const satisfies Prisma.InferenceInclude;
 type Row = Prisma.InferenceGetPayload<{ include: typeof INCLUDE }>;
 
 export interface AttemptEnd {
@@ -40,7 +42,9 @@ export class InferenceRepository {
 
   /** Those whose job may have been lost. */
   async unfinished(): Promise<string[]> {
-    return (await this.prisma.inference.findMany({ where: { state: { in: ['queued', 'running'] } }, select: { id: true }, take: 1_000 })).map((row) => row.id);
+    return (await this.prisma.inference.findMany({ where: { state: { in: ['queued', 'running'] } }, select: { id: true }, take: 1_000 })).map(
+      (row) => row.id,
+    );
   }
 
   async setRunning(id: string): Promise<void> {
@@ -52,7 +56,15 @@ export class InferenceRepository {
     await this.prisma.inferenceAttempt.updateMany({ where: { inferenceId, state: 'running' }, data: { state: 'lost', error, finishedAt: now } });
   }
 
-  async addAttempt(attempt: { id: string; inferenceId: string; ordinal: number; deviceId: string; modelVersionId: string; sliceId: string; reason: string }): Promise<void> {
+  async addAttempt(attempt: {
+    id: string;
+    inferenceId: string;
+    ordinal: number;
+    deviceId: string;
+    modelVersionId: string;
+    sliceId: string;
+    reason: string;
+  }): Promise<void> {
     await this.prisma.inferenceAttempt.create({ data: { ...attempt, state: 'running' } });
   }
 
@@ -75,14 +87,20 @@ export class InferenceRepository {
         where: { id, answeredBy: null, state: { in: ['queued', 'running'] } },
         data: { state: 'succeeded', answeredBy: attemptId, answer, finishedAt: now },
       });
-      await tx.inferenceAttempt.updateMany({ where: { id: attemptId, state: 'running' }, data: { ...end, state: count === 1 ? 'succeeded' : 'ignored', finishedAt: now } });
+      await tx.inferenceAttempt.updateMany({
+        where: { id: attemptId, state: 'running' },
+        data: { ...end, state: count === 1 ? 'succeeded' : 'ignored', finishedAt: now },
+      });
       return count === 1;
     });
   }
 
   /** False when it has ended already. */
   async fail(id: string, error: string, now: Date): Promise<boolean> {
-    const { count } = await this.prisma.inference.updateMany({ where: { id, answeredBy: null, state: { in: ['queued', 'running'] } }, data: { state: 'failed', error, finishedAt: now } });
+    const { count } = await this.prisma.inference.updateMany({
+      where: { id, answeredBy: null, state: { in: ['queued', 'running'] } },
+      data: { state: 'failed', error, finishedAt: now },
+    });
     return count === 1;
   }
 }
@@ -98,21 +116,19 @@ const inference = (row: Row): Inference => ({
   answeredBy: row.answeredBy,
   createdAt: row.createdAt,
   finishedAt: row.finishedAt,
-  attempts: row.attempts.map(
-    (one): Attempt => ({
-      id: one.id,
-      ordinal: one.ordinal,
-      deviceId: one.deviceId,
-      deviceName: one.device.name,
-      modelVersionId: one.modelVersionId,
-      sliceId: one.sliceId,
-      state: one.state as AttemptState,
-      reason: one.reason,
-      error: one.error,
-      ttftMs: one.ttftMs,
-      outputTokens: one.outputTokens,
-      startedAt: one.startedAt,
-      finishedAt: one.finishedAt,
-    }),
-  ),
+  attempts: row.attempts.map((one): Attempt => ({
+    id: one.id,
+    ordinal: one.ordinal,
+    deviceId: one.deviceId,
+    deviceName: one.device.name,
+    modelVersionId: one.modelVersionId,
+    sliceId: one.sliceId,
+    state: one.state as AttemptState,
+    reason: one.reason,
+    error: one.error,
+    ttftMs: one.ttftMs,
+    outputTokens: one.outputTokens,
+    startedAt: one.startedAt,
+    finishedAt: one.finishedAt,
+  })),
 });

@@ -90,7 +90,11 @@ export class InferenceResolver {
   @Subscription(() => InferenceType, { resolve: (inference: InferenceView) => inference })
   inferenceChanged(@Args('id', { type: () => ID }) id: string): AsyncIterableIterator<InferenceView> {
     const own = this.events.on('inference-changed').pipe(filter((event) => event.inferenceId === id));
-    return changes(own, (event) => event.inferenceId, (changed) => this.service.get(changed).catch(() => undefined));
+    return changes(
+      own,
+      (event) => event.inferenceId,
+      (changed) => this.service.get(changed).catch(() => undefined),
+    );
   }
 }
 

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { qualityOf, type Slice } from '@matfleet/model';
+import { footprint, qualityOf, type Manifest, type Slice } from '@matfleet/model';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
 import { afterFailure, afterSuccess, CLOSED, type Breaker } from '../domain/breaker.js';
+import { predictInterTokenMs } from '../domain/latency-model.js';
 import { route, silenceDeadlines, type RoutableDevice, type Tried } from '../domain/routing.js';
 import { formatQuality } from '../domain/units.js';
 import { FleetEvents } from '../events/fleet-events.js';
+import type { DeviceView, Observed } from '../fleet/device.js';
 import { DeviceLinks } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import { runAttempt, type AttemptOutcome } from './attempt.js';
@@ -17,8 +19,10 @@ import { InferenceService } from './inference.service.js';
 
 const EXPECTED_TOKENS = 64;
 const WAIT_MS = 500;
-/** For a device that has not measured itself yet. */
-const UNMEASURED = { ttftMs: 500, interTokenMs: 50 };
+/** Time to the first token of a short prompt, in tokens, for a device that has not measured its own. */
+const FIRST_TOKEN_TOKENS = 10;
+/** Enough for a prediction of what a device has not measured. */
+const PREDICTION_CONTEXT_TOKENS = 256;
 /** A device that has begun is expected to go on: ten times the latency it is meant to have, at least 5 s. */
 const nextTokenMs = (targetMs: number): number => Math.max(5_000, 10 * targetMs);
 const firstTokenMs = (targetMs: number): number => Math.max(10_000, 2 * targetMs);
@@ -57,14 +61,26 @@ export class InferenceRunner {
     await this.inferences.setRunning(id);
     this.service.changed(id);
     // What ran before a restart counts as an attempt, but its device may be asked again: no session has epoch 0.
-    const tried: Tried[] = inference.attempts.map((attempt) => ({ deviceId: attempt.deviceId, epoch: 0n, quality: null, endedAtMs: Date.now(), retryable: true }));
+    const tried: Tried[] = inference.attempts.map((attempt) => ({
+      deviceId: attempt.deviceId,
+      epoch: 0n,
+      quality: null,
+      endedAtMs: Date.now(),
+      retryable: true,
+    }));
     let ordinal = inference.attempts.reduce((last, attempt) => Math.max(last, attempt.ordinal), 0);
     let refusal = 'no device was asked';
     while (!signal.aborted) {
       const remainingMs = inference.deadlineAt.getTime() - Date.now();
       if (remainingMs <= 0) return this.fail(id, `deadline-exceeded: not answered by ${inference.deadlineAt.toISOString()}; ${refusal}`);
       const devices = await this.routable(inference.task);
-      const decision = route(devices, { qualityFloor: inference.qualityFloor, remainingMs, expectedTokens: request.maxTokens || EXPECTED_TOKENS, tried, nowMs: Date.now() });
+      const decision = route(devices, {
+        qualityFloor: inference.qualityFloor,
+        remainingMs,
+        expectedTokens: request.maxTokens || EXPECTED_TOKENS,
+        tried,
+        nowMs: Date.now(),
+      });
       if (decision.kind === 'none') {
         refusal = decision.reason;
         if (!decision.waitMayHelp) return this.fail(id, `unavailable: ${decision.reason}`);
@@ -75,7 +91,13 @@ export class InferenceRunner {
       const outcome = await this.attempt(inference, request, decision.device, decision.reason, ordinal, devices, remainingMs, signal);
       if (outcome.kind === 'answered') return;
       refusal = outcome.error;
-      tried.push({ deviceId: decision.device.deviceId, epoch: decision.device.epoch, quality: decision.device.active?.quality ?? null, endedAtMs: Date.now(), retryable: outcome.retryable });
+      tried.push({
+        deviceId: decision.device.deviceId,
+        epoch: decision.device.epoch,
+        quality: decision.device.active?.quality ?? null,
+        endedAtMs: Date.now(),
+        retryable: outcome.retryable,
+      });
     }
     throw new Error('stopped before the inference was answered');
   }
@@ -92,14 +114,40 @@ export class InferenceRunner {
   ): Promise<AttemptOutcome> {
     const attemptId = randomUUID();
     const active = device.active!;
-    await this.inferences.addAttempt({ id: attemptId, inferenceId: inference.id, ordinal, deviceId: device.deviceId, modelVersionId: active.modelVersionId, sliceId: active.sliceId, reason });
+    await this.inferences.addAttempt({
+      id: attemptId,
+      inferenceId: inference.id,
+      ordinal,
+      deviceId: device.deviceId,
+      modelVersionId: active.modelVersionId,
+      sliceId: active.sliceId,
+      reason,
+    });
     this.service.changed(inference.id);
-    const others = devices.some((other) => other !== device && other.presence === 'online' && other.active && (inference.qualityFloor === null || (other.active.quality ?? -1) >= inference.qualityFloor));
-    const silence = silenceDeadlines({ firstTokenMs: firstTokenMs(this.config.targetTtftMs), nextTokenMs: nextTokenMs(this.config.targetInterTokenMs) }, remainingMs, others);
+    const others = devices.some(
+      (other) =>
+        other !== device &&
+        other.presence === 'online' &&
+        other.active &&
+        (inference.qualityFloor === null || (other.active.quality ?? -1) >= inference.qualityFloor),
+    );
+    const silence = silenceDeadlines(
+      { firstTokenMs: firstTokenMs(this.config.targetTtftMs), nextTokenMs: nextTokenMs(this.config.targetInterTokenMs) },
+      remainingMs,
+      others,
+    );
     const outcome = await runAttempt(
       {
         device,
-        start: { attemptId, inferenceId: inference.id, remainingMs, modelVersionId: active.modelVersionId, sliceId: active.sliceId, task: inference.task, ...request },
+        start: {
+          attemptId,
+          inferenceId: inference.id,
+          remainingMs,
+          modelVersionId: active.modelVersionId,
+          sliceId: active.sliceId,
+          task: inference.task,
+          ...request,
+        },
         silence,
         signal,
         refuseSlice: (modelVersionId, sliceId) =>
@@ -115,7 +163,13 @@ export class InferenceRunner {
     const now = new Date();
     if (outcome.kind === 'answered') {
       this.breakers.delete(device.deviceId);
-      await this.inferences.answer(inference.id, attemptId, outcome.text, { state: 'succeeded', error: null, ttftMs: outcome.ttftMs, outputTokens: outcome.outputTokens }, now);
+      await this.inferences.answer(
+        inference.id,
+        attemptId,
+        outcome.text,
+        { state: 'succeeded', error: null, ttftMs: outcome.ttftMs, outputTokens: outcome.outputTokens },
+        now,
+      );
     } else {
       if (!outcome.retryable) this.breakers.set(device.deviceId, afterFailure(this.breakers.get(device.deviceId) ?? CLOSED, Date.now()));
       this.log.warn({ inferenceId: inference.id, attempt: ordinal, device: device.name, reason: outcome.error, msg: 'attempt failed' });
@@ -134,27 +188,33 @@ export class InferenceRunner {
     const devices: RoutableDevice[] = [];
     for (const device of await this.fleet.list()) {
       const live = this.fleet.liveState(device.id);
-      const slice = device.observed && (await this.slice(device.observed.modelVersionId, device.observed.sliceId));
+      const running = device.observed && (await this.whatRuns(device.observed));
       const breaker = this.breakers.get(device.id) ?? afterSuccess();
+      const interTokenMs = device.latency?.interTokenMs.p50 || (running ? predictedMs(running, device) : 0);
       devices.push({
         deviceId: device.id,
         name: device.name,
         presence: this.links.get(device.id) ? device.presence : device.presence === 'online' ? 'suspect' : device.presence,
         epoch: live?.epoch ?? 0n,
-        active: slice && device.observed ? { ...device.observed, sliceName: slice.name, quality: qualityOf(slice, task ?? undefined)?.value ?? null } : null,
+        active:
+          slice && device.observed
+            ? { ...device.observed, sliceName: slice.name, quality: qualityOf(slice, task ?? undefined)?.value ?? null }
+            : null,
         engineReady: live?.engineReady ?? false,
         queued: Math.max(live?.queued ?? 0, this.attempts.runningOn(device.id)),
-        ttftMs: device.latency?.ttftMs.p50 || UNMEASURED.ttftMs,
-        interTokenMs: device.latency?.interTokenMs.p50 || UNMEASURED.interTokenMs,
+        ttftMs: device.latency?.ttftMs.p50 || FIRST_TOKEN_TOKENS * interTokenMs,
+        interTokenMs,
         breakerOpenUntilMs: breaker.openUntilMs,
       });
     }
     return devices;
   }
 
-  private async slice(modelVersionId: string, sliceId: string): Promise<Slice | null> {
-    const version = await this.catalog.findVersion(modelVersionId);
-    return version?.manifest.slices.find((slice) => slice.id === sliceId) ?? null;
+  /** The manifest and slice that a device runs; null when the catalog no longer knows them. */
+  private async whatRuns(observed: Observed): Promise<Running | null> {
+    const manifest = (await this.catalog.findVersion(observed.modelVersionId))?.manifest;
+    const slice = manifest?.slices.find((one) => one.id === observed.sliceId);
+    return manifest && slice ? { manifest, slice } : null;
   }
 
   /** Until a device changes, at most `ms`. */
@@ -171,4 +231,15 @@ export class InferenceRunner {
       signal.addEventListener('abort', done, { once: true });
     });
   }
+}
+
+interface Running {
+  readonly manifest: Manifest;
+  readonly slice: Slice;
+}
+
+/** By the same model that chose the slice, corrected by what was learned of the device. */
+function predictedMs({ manifest, slice }: Running, device: DeviceView): number {
+  const { bytesPerToken } = footprint(manifest, slice, Math.min(PREDICTION_CONTEXT_TOKENS, manifest.config.maxPositionEmbeddings));
+  return predictInterTokenMs({ bytesPerToken, layers: slice.ffn.length }, device.capabilities?.memoryBandwidthBytesPerSecond ?? 0) * device.latencyCorrection;
 }

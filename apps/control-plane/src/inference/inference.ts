@@ -5,7 +5,11 @@ const TEXT_MAX = 200_000;
 
 export const SubmitInference = z
   .object({
-    messages: z.array(z.object({ role: z.enum(['system', 'user', 'model']), text: z.string().min(1).max(TEXT_MAX) })).min(1).max(200).optional(),
+    messages: z
+      .array(z.object({ role: z.enum(['system', 'user', 'model']), text: z.string().min(1).max(TEXT_MAX) }))
+      .min(1)
+      .max(200)
+      .optional(),
     prompt: z.string().min(1).max(TEXT_MAX).optional(),
     /** Names the task, so that the slice table's quality for it counts. */
     task: z.string().min(1).max(100).optional(),
@@ -74,7 +78,8 @@ export interface InferenceView extends Omit<Inference, 'answeredBy'> {
 /** `liveText` is what the running attempt has written so far. */
 export function viewOf(inference: Inference, liveText: string | undefined): InferenceView {
   const { answeredBy, ...rest } = inference;
-  const shown = inference.attempts.find((attempt) => attempt.id === answeredBy) ?? inference.attempts.findLast((attempt) => attempt.state === 'running');
+  const shown =
+    inference.attempts.find((attempt) => attempt.id === answeredBy) ?? inference.attempts.findLast((attempt) => attempt.state === 'running');
   return {
     ...rest,
     answer: inference.answer ?? (inference.state === 'running' ? (liveText ?? null) : null),
