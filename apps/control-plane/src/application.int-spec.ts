@@ -143,7 +143,7 @@ describe('the HTTP application', () => {
     it('answers health, readiness and the description of the API to anybody', async () => {
       expect((await call('GET', '/healthz', { key: '' })).status).toBe(200);
       const ready = await call('GET', '/readyz', { key: '' });
-      expect(await ready.json()).toMatchObject({ ready: true, checks: { database: 'ok', queue: 'ok' } });
+      expect(await ready.json()).toMatchObject({ ready: true, checks: { database: 'ok', queue: 'ok', 'device gateway': 'ok' } });
       const description = (await (await call('GET', '/api/openapi.json', { key: '' })).json()) as { paths: object };
       expect(Object.keys(description.paths)).toEqual(
         expect.arrayContaining(['/api/v1/models', '/api/v1/chunks/{id}', '/api/v1/updates', '/api/v1/session']),

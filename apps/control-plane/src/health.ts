@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { PrismaService } from './database/prisma.service.js';
+import { Endpoints } from './endpoints.js';
 
 const CHECK_TIMEOUT_MS = 3_000;
 
@@ -14,8 +15,11 @@ export interface ReadinessReport {
 export class Readiness {
   private readonly checks = new Map<string, () => Promise<unknown>>();
 
-  constructor(prisma: PrismaService) {
+  constructor(prisma: PrismaService, endpoints: Endpoints) {
     this.add('database', () => prisma.$queryRaw`SELECT 1`);
+    this.add('device gateway', async () => {
+      if (endpoints.deviceUrl === undefined) throw new Error('the device port is not open');
+    });
   }
 
   /** `check` rejects, with the reason, when its thing cannot serve. */

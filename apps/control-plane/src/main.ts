@@ -9,7 +9,9 @@ import { migrate } from './database/migrate.js';
 import { Endpoints } from './endpoints.js';
 import { createLogger, PinoNestLogger } from './telemetry.js';
 
-const DRAIN_TIMEOUT_MS = 10_000;
+/** For jobs, sessions and requests to end; the database then has what remains of ten seconds. */
+const DRAIN_TIMEOUT_MS = 7_000;
+const STOP_TIMEOUT_MS = 10_000;
 
 let config: Config;
 try {
@@ -86,17 +88,16 @@ function httpUrl(application: NestFastifyApplication): string {
   return `${config.httpTls ? 'https' : 'http'}://${host}:${port}`;
 }
 
-/** Lets jobs and requests end, then stops the database; whatever hangs is cut off after 10 s. */
+/** Lets jobs and requests end, then stops the database; whatever hangs is cut off. */
 function stop(exitCode: number, reason: string): Promise<never> {
   return (stopping ??= (async () => {
     log(`stopping because of ${reason}`);
-    const late = setTimeout(() => {
-      pino.error(`not drained within ${DRAIN_TIMEOUT_MS} ms`);
-      process.exit(1);
-    }, DRAIN_TIMEOUT_MS);
-    late.unref();
+    setTimeout(() => process.exit(1), STOP_TIMEOUT_MS).unref();
     try {
-      await app?.close();
+      if (app && !(await endsWithin(app.close(), DRAIN_TIMEOUT_MS))) {
+        pino.error(`not drained within ${DRAIN_TIMEOUT_MS} ms`);
+        exitCode ||= 1;
+      }
       await postgres?.stop();
     } catch (error) {
       pino.error({ err: error }, 'stopping failed');
@@ -104,6 +105,14 @@ function stop(exitCode: number, reason: string): Promise<never> {
     }
     return process.exit(exitCode);
   })());
+}
+
+async function endsWithin(work: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  return Promise.race([work.then(() => true as const), late]).finally(() => clearTimeout(timer));
 }
 
 /** By rename, so that a reader sees all of it or nothing. */

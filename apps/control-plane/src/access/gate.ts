@@ -24,7 +24,7 @@ export function installGate(fastify: FastifyInstance, options: GateOptions): voi
     if (route === undefined || isOpen(request.method, route)) return;
     if (route === '/metrics' && isFromThisMachine(request, options.behindProxy)) return;
     const refusal = await check(request, options);
-    if (refusal) await refuse(reply, ...refusal);
+    if (refusal) await refuse(request, reply, ...refusal);
   });
 }
 
@@ -37,8 +37,7 @@ async function check(request: FastifyRequest, { keys, sessions }: GateOptions): 
   const cookie = request.cookies[SESSION_COOKIE];
   if (cookie === undefined || !(await sessions.verify(cookie)))
     return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
-  const isUpgrade = request.headers.upgrade?.toLowerCase() === 'websocket';
-  const isReading = (request.method === 'GET' || request.method === 'HEAD') && !isUpgrade;
+  const isReading = (request.method === 'GET' || request.method === 'HEAD') && !isUpgrade(request);
   return isReading || isSameOrigin(request.headers)
     ? undefined
     : ['permission-denied', `a request with a cookie must come from this origin, not from ${request.headers.origin ?? 'an unknown one'}`];
@@ -53,7 +52,11 @@ export function isSameOrigin(headers: { origin?: string | undefined; host?: stri
 /** Behind a proxy every request comes from loopback, so that there it tells nothing. */
 const isFromThisMachine = (request: FastifyRequest, behindProxy: boolean): boolean => !behindProxy && isLoopback(request.socket.remoteAddress ?? '');
 
-async function refuse(reply: FastifyReply, code: ErrorCode, message: string): Promise<void> {
+async function refuse(request: FastifyRequest, reply: FastifyReply, code: ErrorCode, message: string): Promise<void> {
   if (code === 'unauthenticated') reply.header('www-authenticate', 'Bearer');
+  // The HTTP server no longer counts a socket that asked for an upgrade: nobody else would ever close it.
+  if (isUpgrade(request)) reply.raw.once('finish', () => request.raw.socket.destroySoon());
   await reply.code(httpStatusOf(code)).header('cache-control', 'no-store').send({ code, message });
 }
+
+const isUpgrade = (request: FastifyRequest): boolean => request.headers.upgrade?.toLowerCase() === 'websocket';

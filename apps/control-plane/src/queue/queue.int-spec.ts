@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { describeWithRedis, startRedis, type RedisServer } from '../../../../test/support/needs.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { Endpoints } from '../endpoints.js';
 import { Readiness } from '../health.js';
 import { Metrics } from '../telemetry.js';
 import { openBackend } from './backend.js';
@@ -10,7 +11,7 @@ import { JobCannotSucceed, type JobRun } from './jobs.js';
 import { QueueService } from './queue.service.js';
 
 const newQueue = (connection: { databaseUrl: string; redisUrl: string | undefined }): QueueService =>
-  new QueueService(openBackend(connection), new Metrics(), new Readiness(new PrismaService(connection.databaseUrl)));
+  new QueueService(openBackend(connection), new Metrics(), new Readiness(new PrismaService(connection.databaseUrl), new Endpoints()));
 
 /** A queue as the application builds it, without the rest of the application. */
 async function openQueue(connection: { databaseUrl: string; redisUrl: string | undefined }) {
