@@ -28,12 +28,12 @@ export interface DeviceServiceParts {
   readonly authority: Authority;
   readonly tokens: JoinTokenService;
   readonly insecure: boolean;
-  readonly report: (error: unknown) => void;
 }
 
 /** Enrol, Session and Sync, over raw grpc-js so that cancellation and backpressure stay ours. */
 export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
-  const { features, insecure, report } = parts;
+  const { features, insecure } = parts;
+  const { report } = features;
   const newSessions = new TokenBucket(NEW_SESSIONS_PER_SECOND, 2 * NEW_SESSIONS_PER_SECOND, performance.now());
   const polled = new Map<string, PolledSession>();
   const admit = (): void => {

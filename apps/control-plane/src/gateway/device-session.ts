@@ -14,6 +14,8 @@ export interface Features {
   readonly links: DeviceLinks;
   readonly attempts: AttemptHub;
   readonly config: Config;
+  /** Logs a fault of ours that ends nothing. */
+  readonly report: (error: unknown) => void;
 }
 
 /** The way back to the device: a stream, or the answer of the next Sync. */
@@ -35,7 +37,7 @@ export class DeviceSession implements DeviceLink {
   ) {}
 
   static async open(features: Features, deviceId: string, hello: Hello, transport: Transport): Promise<DeviceSession> {
-    const { fleet, links, assignments, config } = features;
+    const { fleet, links, assignments, config, report } = features;
     const device = await fleet.hello(deviceId, {
       bootId: hello.bootId.slice(0, 100),
       agentVersion: hello.agentVersion.slice(0, 100),
@@ -56,10 +58,14 @@ export class DeviceSession implements DeviceLink {
         },
       },
     });
-    if (!links.open(session)) throw new DomainError('unavailable', `device ${deviceId} has opened a newer session`);
-    // Evaluation may send a new document itself; the explicit send below covers the one that the device missed.
+    // Before the session can be sent to, so that a new document is sent once: by the nudge below.
     const stored = Number(hello.storedGeneration);
-    const newest = await assignments.evaluate(deviceId, stored).catch(() => null);
+    const newest = await assignments.evaluate(deviceId, stored).catch((error: unknown) => {
+      // A device must get its session although its assignment cannot be decided: it keeps what it runs.
+      report(error);
+      return null;
+    });
+    if (!links.open(session)) throw new DomainError('unavailable', `device ${deviceId} has opened a newer session`);
     if (newest && newest.generation > stored) await assignments.nudge(deviceId);
     return session;
   }

@@ -83,7 +83,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     });
     server.addService(
       DeviceServiceService,
-      deviceService({ features: { fleet, assignments, links, attempts, config }, authority, tokens, insecure, report }),
+      deviceService({ features: { fleet, assignments, links, attempts, config, report }, authority, tokens, insecure }),
     );
     server.addService(ArtifactServiceService, artifactService({ catalog, fleet, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();

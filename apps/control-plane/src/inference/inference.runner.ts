@@ -197,8 +197,8 @@ export class InferenceRunner {
         presence: this.links.get(device.id) ? device.presence : device.presence === 'online' ? 'suspect' : device.presence,
         epoch: live?.epoch ?? 0n,
         active:
-          slice && device.observed
-            ? { ...device.observed, sliceName: slice.name, quality: qualityOf(slice, task ?? undefined)?.value ?? null }
+          running && device.observed
+            ? { ...device.observed, sliceName: running.slice.name, quality: qualityOf(running.slice, task ?? undefined)?.value ?? null }
             : null,
         engineReady: live?.engineReady ?? false,
         queued: Math.max(live?.queued ?? 0, this.attempts.runningOn(device.id)),
@@ -241,5 +241,8 @@ interface Running {
 /** By the same model that chose the slice, corrected by what was learned of the device. */
 function predictedMs({ manifest, slice }: Running, device: DeviceView): number {
   const { bytesPerToken } = footprint(manifest, slice, Math.min(PREDICTION_CONTEXT_TOKENS, manifest.config.maxPositionEmbeddings));
-  return predictInterTokenMs({ bytesPerToken, layers: slice.ffn.length }, device.capabilities?.memoryBandwidthBytesPerSecond ?? 0) * device.latencyCorrection;
+  return (
+    predictInterTokenMs({ bytesPerToken, layers: slice.ffn.length }, device.capabilities?.memoryBandwidthBytesPerSecond ?? 0) *
+    device.latencyCorrection
+  );
 }
