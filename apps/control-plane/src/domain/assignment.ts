@@ -195,10 +195,14 @@ function isSlow(current: Candidate, input: AssignmentInput): boolean {
   return current.predictedInterTokenMs > PREDICTED_SLOW_FACTOR * input.targetInterTokenMs;
 }
 
-/** After a move to a smaller slice. A move up that did not last counts as reverted. */
+/**
+ * After a move to a smaller slice. A move up that did not last counts as reverted. What was learned that way is forgotten only after a
+ * calm time: several steps down in a row are one story.
+ */
 function lowered(before: Steadiness, { nowMs, policy }: AssignmentInput): Steadiness {
-  const reverted = before.raisedAtMs !== null && nowMs - before.raisedAtMs < 4 * holdOffMs(before.reverts, policy);
-  const reverts = reverted ? before.reverts + 1 : 0;
+  const calmMs = 4 * holdOffMs(before.reverts, policy);
+  const reverted = before.raisedAtMs !== null && nowMs - before.raisedAtMs < calmMs;
+  const reverts = reverted ? before.reverts + 1 : nowMs - before.holdOffUntilMs < calmMs ? before.reverts : 0;
   return { holdOffUntilMs: nowMs + holdOffMs(reverts, policy), reverts, raisedAtMs: null };
 }
 

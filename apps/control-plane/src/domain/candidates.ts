@@ -1,4 +1,4 @@
-import { footprint, frontier, qualityOf, type Manifest, type Slice } from '@matfleet/model';
+import { footprint, frontier, qualityOf, type Footprint, type Manifest, type Slice } from '@matfleet/model';
 import { predictInterTokenMs } from './latency-model.js';
 import { formatBytes, formatMs } from './units.js';
 
@@ -63,16 +63,35 @@ export interface CandidateTerms {
 export function candidatesFor(terms: CandidateTerms): { limit: MemoryLimit; candidates: Candidate[] } {
   const { device, manifest, contextTokens } = terms;
   const held = manifest.slices.find((slice) => slice.id === terms.heldSliceId);
-  const heldFootprint = held ? footprint(manifest, held, contextTokens) : null;
+  const costs = costsOf(manifest, contextTokens);
+  const heldFootprint = held ? costs.footprint(held) : null;
   const limit = memoryLimit(device, heldFootprint?.totalBytes ?? 0);
   const diskBytes = device.freeDiskBytes > 0 ? device.freeDiskBytes + (heldFootprint?.downloadBytes ?? 0) : Number.POSITIVE_INFINITY;
-  const sizeOf = (slice: Slice): number => footprint(manifest, slice, contextTokens).totalBytes;
-  const candidates = frontier(manifest.slices, { sizeOf }).map((slice) => candidate(slice, terms, limit, diskBytes));
+  const candidates = costs.frontier.map((slice) => candidate(slice, costs.footprint(slice), terms, limit, diskBytes));
   return { limit, candidates: candidates.sort((a, b) => a.totalBytes - b.totalBytes) };
 }
 
-function candidate(slice: Slice, terms: CandidateTerms, limit: MemoryLimit, diskBytes: number): Candidate {
-  const bytes = footprint(terms.manifest, slice, terms.contextTokens);
+interface Costs {
+  readonly frontier: readonly Slice[];
+  readonly footprint: (slice: Slice) => Footprint;
+}
+
+/** A manifest never changes, and a fleet asks for the same one again and again. */
+const known = new WeakMap<Manifest, Map<number, Costs>>();
+
+function costsOf(manifest: Manifest, contextTokens: number): Costs {
+  const byContext = known.get(manifest) ?? new Map<number, Costs>();
+  known.set(manifest, byContext);
+  const before = byContext.get(contextTokens);
+  if (before) return before;
+  const footprints = new Map(manifest.slices.map((slice) => [slice.id, footprint(manifest, slice, contextTokens)]));
+  const footprintOf = (slice: Slice): Footprint => footprints.get(slice.id)!;
+  const costs = { frontier: frontier(manifest.slices, { sizeOf: (slice) => footprintOf(slice).totalBytes }), footprint: footprintOf };
+  byContext.set(contextTokens, costs);
+  return costs;
+}
+
+function candidate(slice: Slice, bytes: Footprint, terms: CandidateTerms, limit: MemoryLimit, diskBytes: number): Candidate {
   const quality = qualityOf(slice);
   const uncorrected = predictInterTokenMs(
     { bytesPerToken: bytes.bytesPerToken, layers: slice.ffn.length },
