@@ -1,51 +1,53 @@
-import { createHash } from 'node:crypto';
-import type { Manifest } from '@matfleet/model';
+import { execFile } from 'node:child_process';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 
-export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+const root = resolve(import.meta.dirname, '../..');
+const fixtures = join(root, 'libs/inference/fixtures');
 
-/** A package of one tiny layer. What the tensors hold does not matter to the control plane, what they weigh does. */
-export function tinyPackage(name: string, seed: number): { manifest: Buffer; id: string; chunks: Map<string, Buffer> } {
-  const parts = [{ kind: 'core' as const }, { kind: 'layer' as const, layer: 0 }, { kind: 'band' as const, layer: 0, from: 0, to: 64 }];
-  const chunks = new Map<string, Buffer>();
-  const described = parts.map((part, index) => {
-    const bytes = Buffer.alloc(5_000 + index, `${name} ${seed} ${index} `);
-    chunks.set(sha256(bytes), bytes);
-    return { id: sha256(bytes), bytes: bytes.length, part, tensors: [] };
-  });
-  const manifest: Manifest = {
-    format: 'matfleet-package-1',
-    name,
-    config: {
-      vocabSize: 64,
-      vocabSizePerLayerInput: 64,
-      hiddenSize: 32,
-      hiddenSizePerLayerInput: 8,
-      intermediateSize: [64],
-      numHiddenLayers: 1,
-      numAttentionHeads: 1,
-      numKeyValueHeads: 1,
-      headDim: 32,
-      layerTypes: ['full_attention'],
-      slidingWindow: 16,
-      numKvSharedLayers: 0,
-      laurelRank: 4,
-      altupNumInputs: 2,
-      activationSparsityPattern: [0],
-      ropeThetaFull: 1e6,
-      ropeThetaSliding: 1e4,
-      rmsNormEps: 1e-6,
-      finalLogitSoftcapping: 30,
-      altupCoefClip: 120,
-      maxPositionEmbeddings: 128,
-      padTokenId: 0,
-      bosTokenId: 2,
-      eosTokenIds: [1],
-    },
-    precision: { kind: 'int8', block: 32 },
-    chunks: described,
-    slices: [{ id: 'full', name: 'full', ffn: [64], skip: [], quality: { value: 0.9, samples: 100, stderr: 0.03 } }],
-    golden: [],
+export interface TinyPackage {
+  /** Holds `manifest.json` and `chunks/`. */
+  readonly dir: string;
+  readonly manifestPath: string;
+  readonly remove: () => Promise<void>;
+}
+
+/**
+ * A package of random weights with a tokenizer of 300 ids, slices `full` and `narrow`, and a context of up to 256 tokens. Its answers never stop by
+ * themselves, so that a spec can count on their length. Made by the built command line.
+ */
+export async function tinyPackage(): Promise<TinyPackage> {
+  const work = await mkdtemp(join(tmpdir(), 'matfleet-tiny-'));
+  const checkpoint = join(work, 'checkpoint');
+  await mkdir(checkpoint);
+  for (const file of ['config.json', 'model.safetensors']) await copyFile(join(fixtures, 'tiny-gemma3n', file), join(checkpoint, file));
+  await writeFile(join(checkpoint, 'tokenizer.json'), JSON.stringify(await smallTokenizer(300)));
+  const slices = [
+    { id: 'full', name: 'Full', ffn: Array<number>(20).fill(64), skip: [] },
+    { id: 'narrow', name: 'Narrow', ffn: Array<number>(20).fill(32), skip: [] },
+  ];
+  await writeFile(join(work, 'slices.json'), JSON.stringify({ slices }));
+  const dir = join(work, 'package');
+  const args = ['model', 'import', checkpoint, '--out', dir, '--precision', 'fp32', '--slices', join(work, 'slices.json'), '--name', 'tiny'];
+  await promisify(execFile)(process.execPath, [join(root, 'apps/cli/bin/matfleet.mjs'), ...args], { timeout: 60_000 });
+  const manifestPath = join(dir, 'manifest.json');
+  const manifest = JSON.parse(await readFile(manifestPath, 'utf8')) as { config: { eosTokenIds: number[] } };
+  manifest.config.eosTokenIds = [];
+  await writeFile(manifestPath, JSON.stringify(manifest));
+  return { dir, manifestPath, remove: () => rm(work, { recursive: true, force: true }) };
+}
+
+/** The fixture's tokenizer with its first `size` ids and the merges that stay within them. */
+async function smallTokenizer(size: number): Promise<unknown> {
+  const tokenizer = JSON.parse(await readFile(join(fixtures, 'tokenizer/small-tokenizer.json'), 'utf8')) as {
+    model: { vocab: Record<string, number>; merges: (string | [string, string])[] };
   };
-  const bytes = Buffer.from(JSON.stringify(manifest));
-  return { manifest: bytes, id: sha256(bytes), chunks };
+  const vocab = Object.fromEntries(Object.entries(tokenizer.model.vocab).filter(([, id]) => id < size));
+  const merges = tokenizer.model.merges.filter((merge) => {
+    const [left, right] = typeof merge === 'string' ? (merge.split(' ') as [string, string]) : merge;
+    return left in vocab && right in vocab && left + right in vocab;
+  });
+  return { ...tokenizer, model: { ...tokenizer.model, vocab, merges } };
 }

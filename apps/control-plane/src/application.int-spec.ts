@@ -8,7 +8,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import { createDatabase, type TestDatabase } from '../../../test/support/database.js';
-import { sha256, tinyPackage } from '../../../test/support/tiny-package.js';
+import { sha256, manifestOnlyPackage } from '../../../test/support/manifest-only-package.js';
 import { ApiKeyService } from './access/api-key.service.js';
 import { createApplication } from './application.js';
 import { parseConfig } from './config.js';
@@ -60,7 +60,7 @@ describe('the HTTP application', () => {
     return response.headers.get('set-cookie')!;
   };
   const publish = async (name: string, seed: number) => {
-    const model = tinyPackage(name, seed);
+    const model = manifestOnlyPackage(name, seed);
     await sendBytes('POST', '/api/v1/models', model.manifest);
     for (const [id, bytes] of model.chunks) await sendBytes('PUT', `/api/v1/chunks/${id}`, bytes);
     expect((await call('POST', `/api/v1/models/${model.id}/publish`)).status).toBe(200);
@@ -129,7 +129,7 @@ describe('the HTTP application', () => {
 
   describe('catalog', () => {
     it('publishes a package once its chunks are here, and names those that are not', async () => {
-      const model = tinyPackage('tiny', 1);
+      const model = manifestOnlyPackage('tiny', 1);
       const registered = await sendBytes('POST', '/api/v1/models', model.manifest);
       expect(registered.status).toBe(201);
       expect(await registered.json()).toEqual({ id: model.id, name: 'tiny', missingChunks: [...model.chunks.keys()], published: false });
@@ -150,7 +150,7 @@ describe('the HTTP application', () => {
     });
 
     it('keeps nothing of a chunk whose bytes are wrong, too many or too few', async () => {
-      const model = tinyPackage('tiny', 2);
+      const model = manifestOnlyPackage('tiny', 2);
       await sendBytes('POST', '/api/v1/models', model.manifest);
       const [id, bytes] = [...model.chunks][0]!;
       const damaged = Buffer.from(bytes);

@@ -7,7 +7,7 @@ import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
-import { tinyPackage } from '../../../../test/support/tiny-package.js';
+import { manifestOnlyPackage } from '../../../../test/support/manifest-only-package.js';
 import { createApplication } from '../application.js';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { type Config, parseConfig } from '../config.js';
@@ -62,7 +62,7 @@ describe('updates', () => {
 
   const publish = async (name: string): Promise<string> => {
     const catalog = app.get(CatalogService, { strict: false });
-    const model = tinyPackage(name, Math.random());
+    const model = manifestOnlyPackage(name, Math.random());
     await catalog.register(model.manifest);
     for (const [id, bytes] of model.chunks) await catalog.putChunk(id, Readable.from([bytes]));
     return (await catalog.publish(model.id)).id;
@@ -125,7 +125,7 @@ describe('updates', () => {
   });
 
   it('refuses a version that is not published, and a device that is not there', async () => {
-    const model = tinyPackage('unpublished', 1);
+    const model = manifestOnlyPackage('unpublished', 1);
     await app.get(CatalogService, { strict: false }).register(model.manifest);
     await expect(rollout().create({ modelVersionId: model.id })).rejects.toThrow('is not published');
     await expect(rollout().create({ modelVersionId: await publish('nobody'), deviceIds: ['no-such-device'] })).rejects.toThrow(
