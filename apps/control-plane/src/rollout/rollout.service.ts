@@ -23,6 +23,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   private readonly awaited = new Set<string>();
   private subscription: Subscription | undefined;
   private timer: NodeJS.Timeout | undefined;
+  private stopped = false;
 
   constructor(
     private readonly updates: UpdateRepository,
@@ -36,7 +37,8 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   ) {}
 
   onApplicationBootstrap(): void {
-    const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.log.error(error));
+    // What a shutdown cuts off, the sweep of the next start finds.
+    const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.stopped || this.log.error(error));
     this.subscription = this.events.on('device-changed').subscribe(({ deviceId }) => {
       if (this.awaited.has(deviceId)) guard(this.advanceDevice(deviceId));
     });
@@ -46,6 +48,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   onModuleDestroy(): void {
+    this.stopped = true;
     this.subscription?.unsubscribe();
     clearInterval(this.timer);
   }
