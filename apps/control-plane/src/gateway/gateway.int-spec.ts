@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ChannelCredentials } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { footprint, type Manifest } from '@matfleet/model';
+import { footprint, histogramOf, type Manifest } from '@matfleet/model';
 import {
   ArtifactServiceClient,
   DeviceServiceClient,
@@ -76,6 +76,7 @@ describe('the device gateway', () => {
       MATFLEET_DEVICE_PORT: '0',
       MATFLEET_HEARTBEAT_MS: String(HEARTBEAT_MS),
       MATFLEET_LEASE_MS: '1200',
+      MATFLEET_UPGRADE_DWELL_MS: '500',
     });
     app = await createApplication(config, database.url, new PinoNestLogger(createLogger('fatal')));
     await app.get(ApiKeyService, { strict: false }).ensureFirstKey();
@@ -441,6 +442,37 @@ describe('the device gateway', () => {
       const { device: server } = await running('server', 'large');
       expect((await server.next('startInference')).inferenceId).toBe(later.id);
     });
+  });
+
+  it('gives a device that turned slow a smaller slice, with the numbers, and the larger one back when it is fast again', async () => {
+    const { device, beat } = await running('kiosk', 'large');
+    clearInterval(beat);
+    const wire = (values: number[]) => {
+      const histogram = histogramOf(values);
+      return { ...histogram, counts: histogram.counts.map(BigInt), zeroCount: BigInt(histogram.zeroCount), count: BigInt(histogram.count) };
+    };
+    /** Beats with 40 tokens of this latency until another document comes. */
+    const beatUntilMoved = async (sliceId: string, interTokenMs: number) => {
+      const latency = {
+        modelVersionId: first.id,
+        sliceId,
+        ttftMs: wire([50]),
+        interTokenMs: wire(Array<number>(40).fill(interTokenMs)),
+        queueMs: wire([0]),
+        promptTokens: 10n,
+        outputTokens: 41n,
+        failed: 0n,
+      };
+      const beats = setInterval(() => device.heartbeat({ latency: [latency] }), HEARTBEAT_MS / 2);
+      return device.next('desired', 15_000).finally(() => clearInterval(beats));
+    };
+    const lowered = await beatUntilMoved('large', 400);
+    expect(lowered).toMatchObject({ generation: 2n, sliceId: 'small' });
+    expect(lowered.reason).toMatch(/large took 400 ms per token in [34] windows in a row, target 100 ms/);
+    report(device, 2n, Phase.PHASE_ACTIVE, 'small');
+    const raised = await beatUntilMoved('small', 2);
+    expect(raised).toMatchObject({ generation: 3n, sliceId: 'large' });
+    expect(raised.reason).toContain('96.0 % instead of 60.0 %');
   });
 
   it('brings the fleet to another model version by an update, and ends it by what the device reports', async () => {
