@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,8 +21,12 @@ export const bin = {
   cli: join(repositoryRoot, 'apps/cli/bin/matfleet.mjs'),
 };
 
-/** A new directory for one run. Its path is short, because a Unix socket's path may hold about 100 bytes. */
+/**
+ * A new directory for one run. Its path is short, because a Unix socket's path may hold about 100 bytes; it may be entered by all, because the embedded
+ * PostgreSQL of a control plane run as root has an account of its own and would otherwise keep its data elsewhere, where nothing removes it.
+ */
 export async function makeRunDir(name: string): Promise<{ dir: string; remove(): Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), `mf-${name}-`));
+  await chmod(dir, 0o711);
   return { dir, remove: () => rm(dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }) };
 }
