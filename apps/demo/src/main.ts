@@ -62,15 +62,15 @@ async function story(): Promise<void> {
     ({ model }) => ({ modelVersion: model.versionId }),
   );
   const { controlPlane } = shown;
-  const devices = await report.step('Each one is assigned its own slice of nano, with a reason', () => showSlices(shown, report));
-  await report.step('A local application asks each agent over its own socket', () =>
+  await report.attempt('Each one is assigned its own slice of nano, with a reason', () => showSlices(shown, report));
+  await report.attempt('A local application asks each agent over its own socket', () =>
     askEachAgent(shown, report, commands.slice(0, 3), shown.model.versionId),
   );
-  await report.step('An engine is killed and comes back', () => killEngine(shown.agent('gateway'), report, commands[3]!));
-  await report.step('A queued inference with a quality floor that only the largest meets', () => queuedInference(shown, report, commands[4]!));
-  await report.step('The device that answers is killed: a fallback finishes, once', () => fallback(shown, report, commands, seededRandom(seed)));
-  const update = await report.step('A model update is pushed and every device converges', () => pushUpdate(shown, report, commands[5]!));
-  const finalDevices = await shown.converged(update.versionId);
+  await report.attempt('An engine is killed and comes back', () => killEngine(shown.agent('gateway'), report, commands[3]!));
+  await report.attempt('A queued inference with a quality floor that only the largest meets', () => queuedInference(shown, report, commands[4]!));
+  await report.attempt('The device that answers is killed: a fallback finishes, once', () => fallback(shown, report, commands, seededRandom(seed)));
+  await report.attempt('A model update is pushed and every device converges', () => pushUpdate(shown, report, commands[5]!));
+  const devices = await shown.api.devices();
   const addresses = {
     rest: `${controlPlane.httpUrl}/api/v1`,
     openapi: `${controlPlane.httpUrl}/api/docs`,
@@ -81,15 +81,24 @@ async function story(): Promise<void> {
   };
   document = {
     seed,
-    devices: devices.map(({ name, slice, reason }) => {
-      const now = finalDevices.find((device) => device.name === name)!;
-      return { name, slice, reason, sliceNow: now.observed!.sliceId, modelVersion: now.observed!.modelVersionId };
+    devices: shown.agents.map(({ name }) => {
+      const device = devices.find((candidate) => candidate.name === name);
+      return {
+        name,
+        slice: device?.observed?.sliceId ?? '',
+        reason: device?.desired?.reason ?? device?.phaseError ?? '',
+        modelVersion: device?.observed?.modelVersionId ?? '',
+      };
     }),
     addresses,
   };
   print('');
   for (const [name, address] of Object.entries(addresses)) print(`   ${name.padEnd(10)} ${address}`);
-  if (options.once || options.json) return;
+  if (options.once || options.json) {
+    const { failed } = report;
+    if (failed.length > 0) throw new Error(`${failed.length} of ${report.steps.length} steps failed: ${failed.map(({ step }) => step).join('; ')}`);
+    return;
+  }
   print('\nThe fleet stays up. Ctrl-C stops everything.');
   staysUp = true;
   await sleep(2 ** 31 - 1, undefined, { signal: interrupted.signal }).catch(() => undefined);

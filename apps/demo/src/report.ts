@@ -33,4 +33,13 @@ export class Report {
       throw error;
     }
   }
+
+  /** A step that the later ones can do without: its failure is recorded and the story goes on. */
+  async attempt<T>(title: string, run: () => Promise<T>): Promise<T | undefined> {
+    return this.step(title, run).catch(() => undefined);
+  }
+
+  get failed(): StepResult[] {
+    return this.steps.filter(({ ok }) => !ok);
+  }
 }

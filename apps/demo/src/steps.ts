@@ -96,10 +96,10 @@ export async function queuedInference(fleet: Fleet, report: Report, command: Hel
 
 /** Kills the device that answers, at a random moment, until one kill really hit an answer in flight; another device must then finish it, once. */
 export async function fallback(fleet: Fleet, report: Report, commands: readonly HeldOutCommand[], random: () => number): Promise<unknown> {
-  const floor = await floorAbove(fleet, 2);
+  const floor = (await rankedDevices(fleet))[1]!.value; // two devices at least can answer
   for (let attempt = 1; attempt <= 12; attempt++) {
     const command = commands[attempt % commands.length]!;
-    const { id } = await fleet.api.createInference({ prompt: command.text, qualityFloor: floor.value, deadlineMs: 60_000 });
+    const { id } = await fleet.api.createInference({ prompt: command.text, qualityFloor: floor, deadlineMs: 60_000 });
     const first = await waitFor('the inference to start', async () => (await fleet.api.inference(id)).attempts[0], { timeoutMs: 20_000, everyMs: 3 });
     await sleep(random() * 40);
     const victim = fleet.agent(first.deviceName);
@@ -168,14 +168,19 @@ async function finished(fleet: Fleet, id: string): Promise<Inference> {
 
 /** A quality floor that exactly the best `count` devices meet. */
 async function floorAbove(fleet: Fleet, count: number): Promise<{ value: number; devices: string[] }> {
+  const ranked = await rankedDevices(fleet);
+  const [lowestIn, highestOut] = [ranked[count - 1]!, ranked[count]!];
+  assert.ok(lowestIn.value > highestOut.value, `no floor separates ${lowestIn.name} from ${highestOut.name}: both ${lowestIn.value}`);
+  return { value: (lowestIn.value + highestOut.value) / 2, devices: ranked.slice(0, count).map(({ name }) => name) };
+}
+
+/** Every device with the quality of the slice that it runs, best first. */
+async function rankedDevices(fleet: Fleet): Promise<{ name: string; value: number }[]> {
   const devices: Device[] = await fleet.api.devices();
   const quality = new Map(
     (await fleet.api.models()).flatMap((model) => model.slices.map((slice) => [`${model.id}/${slice.id}`, slice.quality?.value ?? 0] as const)),
   );
-  const ranked = devices
-    .map((device) => ({ name: device.name, value: quality.get(`${device.observed!.modelVersionId}/${device.observed!.sliceId}`) ?? 0 }))
+  return devices
+    .map(({ name, observed }) => ({ name, value: quality.get(`${observed?.modelVersionId}/${observed?.sliceId}`) ?? 0 }))
     .sort((a, b) => b.value - a.value);
-  const [lowestIn, highestOut] = [ranked[count - 1]!, ranked[count]!];
-  assert.ok(lowestIn.value > highestOut.value, `no floor separates ${lowestIn.name} from ${highestOut.name}: both ${lowestIn.value}`);
-  return { value: (lowestIn.value + highestOut.value) / 2, devices: ranked.slice(0, count).map(({ name }) => name) };
 }

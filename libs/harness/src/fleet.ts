@@ -15,8 +15,8 @@ export interface FleetOptions {
 
 /** Three boxes of different size: what each one's operator grants to weights, K/V and activations. */
 export const boxes = [
-  { name: 'kiosk', modelMemory: '1.1MiB' },
-  { name: 'gateway', modelMemory: '1.6MiB' },
+  { name: 'kiosk', modelMemory: '1.6MiB' },
+  { name: 'gateway', modelMemory: '2MiB' },
   { name: 'server', modelMemory: '4MiB' },
 ] as const;
 
