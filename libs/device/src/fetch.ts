@@ -81,8 +81,10 @@ async function append(
   options: FetchOptions,
 ): Promise<void> {
   const { stallMs = 20_000, onBytes, signal } = options;
-  const call = client.fetchChunk({ chunkId, offset: BigInt(offset), length: 0n });
   const file = await open(part, 'a', 0o644);
+  const call = client.fetchChunk({ chunkId, offset: BigInt(offset), length: 0n });
+  // The iterator reports errors only while it is read; one that comes before or after must not end the process.
+  call.on('error', () => undefined);
   let stalled = false;
   const stall = (): void => {
     stalled = true;
