@@ -101,8 +101,9 @@ const STEADY: Steadiness = { holdOffUntilMs: 0, reverts: 0, raisedAtMs: null };
  * leaves it downwards soon (memory at once, latency after a few slow windows) and upwards late (with margin, after a hold-off that
  * doubles each time the move had to be taken back).
  */
-export function assign(input: AssignmentInput): AssignmentDecision {
-  const { limit, candidates } = candidatesFor({ ...input, heldSliceId: input.current?.sliceId ?? null });
+export function assign(given: AssignmentInput): AssignmentDecision {
+  const input = { ...given, latencyCorrection: correctionNow(given) };
+  const { limit, candidates } = candidatesOf(input);
   const fitting = candidates.filter((candidate) => candidate.fits);
   const current = candidates.find((candidate) => candidate.sliceId === input.current?.sliceId) ?? null;
   const choice = fitting.length === 0 ? null : current ? move(input, current, fitting, limit) : choose(input, fitting);
@@ -123,6 +124,20 @@ export function assign(input: AssignmentInput): AssignmentDecision {
       candidates: candidates.map((candidate) => explain(candidate, choice, input)),
     },
   };
+}
+
+const candidatesOf = (input: AssignmentInput): ReturnType<typeof candidatesFor> =>
+  candidatesFor({ ...input, heldSliceId: input.current?.sliceId ?? null });
+
+/**
+ * The learned ratio follows slowly, so that one odd window moves nothing. Once the windows in a row say that a device is slow, the newest
+ * of them counts in full: the device then goes down once, as far as it must, instead of by one slice at a time.
+ */
+function correctionNow(input: AssignmentInput): number {
+  const { measured, current, policy, latencyCorrection } = input;
+  if (!measured || !current || measured.slowWindows < policy.slowWindows) return latencyCorrection;
+  const held = candidatesOf(input).candidates.find((candidate) => candidate.sliceId === current.sliceId);
+  return held ? Math.max(latencyCorrection, measured.interTokenMs / held.uncorrectedInterTokenMs) : latencyCorrection;
 }
 
 /** For a device that runs none of these slices yet. */
