@@ -27,7 +27,6 @@ export default {
   testTimeout: 60_000,
   maxWorkers: 2,
   workerIdleMemoryLimit: '1500MB',
-  // The end-to-end specs join the run with the control plane's device gateway; until then they cannot pass.
-  testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/e2e/'],
+  testPathIgnorePatterns: ['/node_modules/'],
   modulePathIgnorePatterns: ['<rootDir>/(libs|apps)/.*/dist/', '<rootDir>/.nx/', '<rootDir>/.data/'],
 };

@@ -41,10 +41,13 @@ TASKS = ["cleaning", "defrost", "stock count", "delivery", "inspection", "wateri
 A_TASKS = {"stock count", "delivery", "inspection", "fire drill", "floor wash", "filter change", "backup", "meeting", "shift handover", "restock", "defrost", "waste pickup"}
 LEVELS = ["low", "medium", "high", "critical"]
 
-# part_code: arbitrary facts that only memory can answer (24 machines x 18 parts); they are what a wider FFN is for
+# part_code: arbitrary facts that only memory can answer (40 machines x 30 parts); they are what a wider FFN is for
 MACHINES = """dough mixer|label printer|forklift|milking robot|pallet wrapper|bread slicer|grain dryer|egg grader|floor scrubber|
-conveyor|chiller|fryer|baler|tractor|bottle filler|meat grinder|ice machine|dishwasher|hay rake|seed drill|box sealer|cheese press|stretch oven|apple washer""".replace("\n", "").split("|")
-PARTS = ["belt", "bearing", "filter", "fuse", "motor", "seal", "gasket", "valve", "nozzle", "relay", "fan", "hose", "chain", "blade", "switch", "spring", "roller", "lamp"]
+conveyor|chiller|fryer|baler|tractor|bottle filler|meat grinder|ice machine|dishwasher|hay rake|seed drill|box sealer|cheese press|stretch oven|apple washer|
+rice polisher|cutter bar|dust collector|palletiser|potato peeler|juice press|plate cooler|scissor lift|spray boom|tray loader|
+hammer mill|leaf blower|manure spreader|filling line|bag sewer|coffee roaster""".replace("\n", "").split("|")
+PARTS = ["belt", "bearing", "filter", "fuse", "motor", "seal", "gasket", "valve", "nozzle", "relay", "fan", "hose", "chain", "blade", "switch", "spring", "roller", "lamp",
+         "gear", "pulley", "piston", "clutch", "probe", "cable", "wheel", "bracket", "guard", "handle", "hinge", "pump"]
 _r = random.Random(4711)
 CODES = {}
 for _m in MACHINES:
@@ -115,8 +118,14 @@ i want {D} (locked|bolted|shut)
 {d} (locked|lock)
 (everyone|everybody) is out, (lock|secure|bolt) {D}
 we are closing, (lock|secure|bolt) {D}
-!>(shut|seal off) {D} and lock it
-!do not let anyone (in|out) through {D}
+>(shut|close|pull|seal off) {D} and (lock|bolt|secure) it
+do not let (anyone|anybody|them|him|her|strangers|visitors|the kids) (in|out) (through|at|by) {D}
+>(stop|keep) (people|everyone|everybody|visitors) from (coming|going|getting) (in|out|through) (at|by|through) {D}
+>make sure (nobody|no one) (gets|comes|goes) (in|out|through) (at|by|through) {D}
+no (entry|access|visitors|more people) (at|by|through) {D}
+{D} is (open|unlocked), (lock|shut|close|bolt) it
+!nobody else (comes|gets) (in|out) by {D}
+!>(pull|swing) {D} shut and lock up
 i forgot to lock {D}
 is {D} locked? if not, lock it""",
 "unlock_door": """>(unlock|unbolt|open|release|unlatch|open up|undo) {D}
@@ -132,6 +141,8 @@ i want {D} (open|unlocked)
 >(keep|leave) {D} (unlocked|open)
 >make sure {D} is (unlocked|open)
 {d} (unlocked|unlock|open)
+{D} is (locked|shut|bolted), (open|unlock|release) it
+>let (people|everyone|everybody|visitors|the kids) (in|out|through) (at|by|through) {D}
 i am (locked out|stuck) at {D}
 !>(buzz|let) (the visitor|the plumber) in at {D}
 !>make {D} open
@@ -246,6 +257,9 @@ has {Y} (stopped|failed|crashed|finished)
 what is {Y} doing
 is {Y} (ok|working|running) or (not|broken)
 is everything (ok|fine|alright) with {Y}
+(any|are there any|do you see any) (alarms|issues|warnings|problems) on {Y}
+what (state|condition|shape) is {Y} in
+(has anything|did anything) (gone|go) wrong (with|on) {Y}
 !in what state is {Y}
 !are there any (faults|errors) on {Y}""",
 "part_code": """(what is|what's|tell me|give me|look up|find|get|show me|check) the (part code|code|part number|order code) (for|of) the {mp}
@@ -567,8 +581,8 @@ FRAME_LIST = {k: v.split("\n") for k, v in FRAMES.items()}
 FUNCTIONS = list(FRAME_LIST) + ["none"]
 # how often each function is drawn for training: clock phrases need the most examples, facts the most repetitions
 MIX = {"set_temperature": 9, "set_lights": 5, "lock_door": 4.5, "unlock_door": 4.5, "set_conveyor": 5, "set_speed": 6,
-       "read_sensor": 7, "schedule": 14, "raise_alarm": 5, "query_status": 6, "part_code": 30, "none": 11}
-HELDOUT = {"part_code": 110, "none": 70, "schedule": 60, "set_temperature": 60, "read_sensor": 50}     # others 45
+       "read_sensor": 7, "schedule": 14, "raise_alarm": 5, "query_status": 6.5, "part_code": 48, "none": 11}
+HELDOUT = {"part_code": 500, "none": 120, "schedule": 110, "set_temperature": 110, "read_sensor": 90}     # others 80
 
 
 def prompt(text):
@@ -579,7 +593,7 @@ def heldout(seed=99):
     """The held-out commands: half unseen combinations, half unseen templates."""
     mk, out, seen = Maker(seed), [], set()
     for fn in FUNCTIONS:
-        n = HELDOUT.get(fn, 45)
+        n = HELDOUT.get(fn, 80)
         want = {"combo": n - n // 2, "template": n // 2}
         tries = 0
         while sum(want.values()):

@@ -13,7 +13,7 @@ def spec(width, skip=()):
 
 def draw(r):
     """The second slice of a training step -> (widths, skip, class); the class picks its weight."""
-    if r.random() < 0.4:
+    if r.random() < 0.35:
         w = [32] * LAYERS
         if r.random() < 0.3:                   # a few wide layers among narrow ones
             for i in r.sample(range(LAYERS), r.choice([1, 2, 3])): w[i] = r.choice([128, 512])

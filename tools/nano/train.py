@@ -131,7 +131,7 @@ def main():
     ap.add_argument("--out", default="models/nano"); ap.add_argument("--minutes", type=float, default=30); ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--examples", type=int, default=300000); ap.add_argument("--batch", type=int, default=32); ap.add_argument("--batch2", type=int, default=40)
     ap.add_argument("--micro", type=int, default=2, help="pieces per half of a step")
-    ap.add_argument("--lambdas", default="0.1,0.25,0.4", help="weight of a narrow, middle, wide second slice")
+    ap.add_argument("--lambdas", default="0.03,0.12,0.4", help="weight of a narrow, middle, wide second slice")
     ap.add_argument("--mix", default="", help="function=share,… changes the training mixture")
     ap.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "nano-train")); ap.add_argument("--resume", action="store_true")
     ap.add_argument("--used", type=float, default=-1, help="with --resume: seconds of the schedule already used (moves the learning rate)")

@@ -125,7 +125,7 @@ export async function fallback(fleet: Fleet, report: Report, commands: readonly 
 
 /** Pushes a version whose bytes differ and waits until every device answers with it. */
 export async function pushUpdate(fleet: Fleet, report: Report, command: HeldOutCommand): Promise<{ versionId: string; seconds: number }> {
-  const next = await nanoPackage('int8', 64);
+  const next = await nanoPackage('int8', 128);
   assert.notEqual(next.versionId, fleet.model.versionId);
   await publish(next.dir, fleet.controlPlane.httpUrl, fleet.controlPlane.apiKeyFile);
   const start = performance.now();

@@ -15,8 +15,8 @@ export interface FleetOptions {
 
 /** Three boxes of different size: what each one's operator grants to weights, K/V and activations. */
 export const boxes = [
-  { name: 'kiosk', modelMemory: '1.6MiB' },
-  { name: 'gateway', modelMemory: '2MiB' },
+  { name: 'kiosk', modelMemory: '1.45MiB' },
+  { name: 'gateway', modelMemory: '1.6MiB' },
   { name: 'server', modelMemory: '4MiB' },
 ] as const;
 
@@ -36,7 +36,7 @@ export class Fleet {
     let fleet: Fleet | undefined;
     try {
       onProgress('importing nano (int8)');
-      const model = await nanoPackage('int8', 32);
+      const model = await nanoPackage('int8');
       onProgress('starting the control plane');
       const controlPlane = await ControlPlaneProcess.start({ dir: join(run.dir, 'control-plane'), databaseUrl, redisUrl, env });
       fleet = new Fleet(run.dir, run.remove, controlPlane, model);

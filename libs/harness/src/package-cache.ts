@@ -15,7 +15,7 @@ export interface NanoPackage {
 }
 
 /** Imports nano through the command line that users have, once for the same weights, program and options; later calls find it in `.data/packages`. */
-export async function nanoPackage(precision: 'int8' | 'int4' | 'fp32' = 'int8', block = 32): Promise<NanoPackage> {
+export async function nanoPackage(precision: 'int8' | 'int4' | 'fp32' = 'int8', block = 64): Promise<NanoPackage> {
   const key = await fingerprint([precision, String(block)]);
   const dir = join(repositoryRoot, '.data/packages', `nano-${precision}-${block}-${key}`);
   if (!existsSync(join(dir, 'manifest.json'))) {

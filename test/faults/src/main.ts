@@ -24,7 +24,7 @@ program
     process.on('SIGINT', () => void stop().then(() => process.exit(130)));
     try {
       await fleet.converged(fleet.model.versionId);
-      const other = await nanoPackage('int8', 64);
+      const other = await nanoPackage('int8', 128);
       await publish(other.dir, fleet.controlPlane.httpUrl, fleet.controlPlane.apiKeyFile);
       const first = Number(options.from);
       for (let seed = first; seed < first + Number(options.seeds); seed++) {
