@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
-import { freemem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -34,6 +33,7 @@ import type { Config } from './config.js';
 import { createEngineHost } from './engine/child-engine-host.js';
 import type { EngineHost } from './engine/engine-host.js';
 import { createSupervisor, type Supervisor } from './engine/supervisor.js';
+import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
 import { RemoteInferences } from './remote-inferences.js';
@@ -71,7 +71,7 @@ export class Agent {
     this.identity = loadIdentity(join(config.data, 'identity'));
     this.host = createEngineHost({
       modelMemoryBytes: config.modelMemory ?? 0,
-      availableMemoryBytes: freemem,
+      availableMemoryBytes: () => measureMemory().availableBytes,
       ...(config.threads !== undefined && { threads: config.threads }),
       ...(config.memoryLimit && { memoryLimit: config.memoryLimit }),
       onWatchdog: (reason) => log.warn({ reason }, 'no control group holds the engine; a watchdog does'),
@@ -143,7 +143,7 @@ export class Agent {
           return {
             queueLength: this.serving.queueLength(),
             inFlight: this.serving.inFlight(),
-            availableMemoryBytes: BigInt(freemem()),
+            availableMemoryBytes: BigInt(measureMemory().availableBytes),
             engineRssBytes: BigInt(stats.engine?.rssBytes ?? 0),
             engineReady: stats.ready,
             latency: this.latency.drain(),
@@ -180,7 +180,7 @@ export class Agent {
       agentVersion: AGENT_VERSION,
       capabilities: this.capabilities && {
         ...this.capabilities,
-        availableMemoryBytes: BigInt(freemem()),
+        availableMemoryBytes: BigInt(measureMemory().availableBytes),
         ...(engine && {
           runtimeMemoryBytes: BigInt(engine.runtimeBytes),
           runtimeVersion: engine.runtimeVersion,

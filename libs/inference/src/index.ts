@@ -1,6 +1,7 @@
 export { openEngine } from './engine.js';
 export { openLogits } from './logits.js';
 export { importCheckpoint, readSliceTable } from './import.js';
+export { runtime } from './onnx.js';
 export { readManifest } from './package-dir.js';
 export type { SliceTable } from './import.js';
 export type {

@@ -1,9 +1,12 @@
-import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 
 // The only importer of onnxruntime-node.
 
 export type { Tensor };
 export type Feeds = Record<string, Tensor>;
+
+/** What every session runs on: the version of ONNX Runtime, for example "1.30.0", and its execution providers in order of preference. */
+export const runtime = { version: env.versions.node ?? '', executionProviders: ['cpu'] } as const;
 
 export interface SessionOptions {
   readonly threads: number;
@@ -12,6 +15,7 @@ export interface SessionOptions {
 /** Loads a graph from its bytes, or from a file whose external data lies beside it. */
 export async function createSession(graph: Uint8Array | string, { threads }: SessionOptions): Promise<Session> {
   const options: InferenceSession.SessionOptions = {
+    executionProviders: runtime.executionProviders,
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: 'sequential',

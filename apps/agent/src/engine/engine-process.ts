@@ -2,7 +2,7 @@
 // process with it. Speaks `messages.ts` over the IPC channel of its parent and ends when that channel closes.
 import { readFile } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
-import { openEngine, type Engine } from '@matfleet/inference';
+import { openEngine, runtime, type Engine } from '@matfleet/inference';
 import { footprint, Manifest, sliceById } from '@matfleet/model';
 import type { EngineFinished, EngineSpec } from './engine-host.js';
 import type { EngineCounters, FromEngine, ToEngine } from './messages.js';
@@ -83,8 +83,8 @@ async function load(spec: EngineSpec, threads: number | undefined): Promise<void
       contextTokens: loaded.contextTokens,
       // Mapped weights need not be resident yet; the bare process is the least that the runtime takes.
       runtimeBytes: Math.max(before, process.memoryUsage.rss() - weightsBytes - headBytes),
-      executionProviders: ['cpu'],
-      runtimeVersion: '',
+      executionProviders: runtime.executionProviders,
+      runtimeVersion: runtime.version,
       counters: counters(loaded),
     });
     setInterval(() => send({ kind: 'counters', counters: counters(loaded) }), COUNTERS_EVERY_MS).unref();

@@ -171,7 +171,9 @@ describe('a memory limit', () => {
 
   it('stands beside the runtime that the engine measured', async () => {
     const engine = await host({ modelMemoryBytes: 8 * MIB, memoryLimit: 'watchdog' }).start(spec());
-    const { runtimeBytes, memoryLimitBytes, rssBytes, memoryLimitBy } = engine.status();
+    const { runtimeBytes, memoryLimitBytes, rssBytes, memoryLimitBy, runtimeVersion, executionProviders } = engine.status();
+    expect(runtimeVersion).toMatch(/^\d+\.\d+\.\d+$/);
+    expect(executionProviders).toEqual(['cpu']);
     expect(memoryLimitBy).toBe('watchdog');
     expect(runtimeBytes).toBeGreaterThan(30 * MIB);
     expect(memoryLimitBytes).toBe(8 * MIB + Math.ceil(runtimeBytes * 1.5) + 64 * MIB);
