@@ -18,5 +18,11 @@ export function retryPlan(failures: number, chance: number): RetryPlan {
   return { beforeMs: Math.floor(windowMs * chance), windowMs };
 }
 
-/** Failures in a row once a session has ended: a healthy one starts the count anew. */
-export const failuresAfter = (failuresBefore: number, healthyMs: number): number => (healthyMs >= HEALTHY_MS ? 0 : failuresBefore + 1);
+/** A control plane that says Welcome has room: sessions that end soon after it do not push the wait beyond this step, 16 s. */
+const SHORT_SESSION_STEP = 4;
+
+/** Failures in a row once a session has ended, `healthyMs` after its Welcome (0: there was none): a healthy one starts the count anew. */
+export function failuresAfter(failuresBefore: number, healthyMs: number): number {
+  if (healthyMs >= HEALTHY_MS) return 0;
+  return healthyMs > 0 ? Math.min(failuresBefore + 1, SHORT_SESSION_STEP) : failuresBefore + 1;
+}
