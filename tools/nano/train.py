@@ -1,6 +1,6 @@
 """One command: makes the data and the tokenizer, trains the nano Gemma 3n as a MatFormer, measures it, writes the model.
 
-    python3 tools/nano/train.py --out models/nano --minutes 30 --seed 7
+    python3 tools/nano/train.py --out models/nano --minutes 36 --seed 7
 
 Two processes, one per core, share the parameters. A step is a pool of micro-batches, half of them through the full model
 and half through slices drawn at random; a free process takes the next one, and the next tensor to update. A checkpoint is written every two minutes (--resume continues).
@@ -128,7 +128,7 @@ def save(work, sh, step, used):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--out", default="models/nano"); ap.add_argument("--minutes", type=float, default=30); ap.add_argument("--seed", type=int, default=7)
+    ap.add_argument("--out", default="models/nano"); ap.add_argument("--minutes", type=float, default=36); ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--examples", type=int, default=300000); ap.add_argument("--batch", type=int, default=32); ap.add_argument("--batch2", type=int, default=40)
     ap.add_argument("--micro", type=int, default=2, help="pieces per half of a step")
     ap.add_argument("--lambdas", default="0.03,0.12,0.4", help="weight of a narrow, middle, wide second slice")
