@@ -1,26 +1,44 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { Fleet, sleep, waitFor, type Device } from '@matfleet/harness';
+import { Fleet, sleep, waitFor, type AgentProcess } from '@matfleet/harness';
 
 const TARGET_INTER_TOKEN_MS = 12;
+const UPGRADE_DWELL_MS = 4_000;
 
 /**
- * A neighbour that takes most of the engine's CPU: it stops and continues the engine in a steady rhythm, as a CPU quota does. Works without
- * any privilege, and on every kernel.
+ * Takes most of the CPU from a device's engine, as a quota does: stops and continues it in a steady rhythm, and follows the device from one
+ * engine process to the next. Works without any privilege, and on every kernel.
  */
-function throttle(pid: number, share: number): { stop(): void } {
+function throttle(agent: AgentProcess, share: number): { stop(): void } {
   const periodMs = 40;
-  const child: ChildProcess = spawn(
+  const child = spawn(
     process.execPath,
     [
       '-e',
-      `const pid=${pid};const signal=(s)=>{try{process.kill(pid,s)}catch{process.exit(0)}};
-       process.on('exit',()=>{try{process.kill(pid,'SIGCONT')}catch{}});process.on('SIGTERM',()=>process.exit(0));process.on('disconnect',()=>process.exit(0));
+      `let pid=0;const signal=(s)=>{try{if(pid)process.kill(pid,s)}catch{pid=0}};
+       process.on('message',(next)=>{if(next!==pid){signal('SIGCONT');pid=next}});
+       process.on('exit',()=>signal('SIGCONT'));process.on('SIGTERM',()=>process.exit(0));process.on('disconnect',()=>process.exit(0));
        (function beat(){signal('SIGCONT');setTimeout(()=>{signal('SIGSTOP');setTimeout(beat,${periodMs * (1 - share)})},${periodMs * share})})()`,
     ],
     { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] },
   );
-  return { stop: () => void child.kill('SIGTERM') };
+  let running = true;
+  void (async () => {
+    while (running) {
+      const enginePid = await agent.app.status().then(
+        (status) => status.enginePid,
+        () => 0,
+      );
+      if (running && enginePid > 0) child.send(enginePid);
+      await sleep(100);
+    }
+  })();
+  return {
+    stop: () => {
+      running = false;
+      child.kill('SIGTERM');
+    },
+  };
 }
 
 describe('a device that turns slow', () => {
@@ -32,7 +50,7 @@ describe('a device that turns slow', () => {
         MATFLEET_TARGET_INTER_TOKEN_MS: String(TARGET_INTER_TOKEN_MS),
         MATFLEET_HEARTBEAT_MS: '500',
         MATFLEET_LEASE_MS: '5000',
-        MATFLEET_UPGRADE_DWELL_MS: '4000',
+        MATFLEET_UPGRADE_DWELL_MS: String(UPGRADE_DWELL_MS),
       },
     });
     await fleet.converged(fleet.model.versionId);
@@ -43,27 +61,32 @@ describe('a device that turns slow', () => {
   }, 60_000);
 
   it('moves to a smaller slice with the measured numbers in its reason, and comes back when it is fast again', async () => {
-    const agent = fleet.agent('server');
     const before = await fleet.api.device('server');
-    const slow = throttle((await agent.app.status()).enginePid, 0.12);
+    const slow = throttle(fleet.agent('server'), 0.12);
     const traffic = keepAsking(fleet);
-    let smaller: Device;
     try {
-      smaller = await waitFor(
-        'the slow device to get a smaller slice',
+      const smaller = await waitFor(
+        'the slow device to run a smaller slice',
         async () => {
           const device = await fleet.api.device('server');
-          return device.desired!.sliceId !== before.desired!.sliceId ? device : undefined;
+          return device.desired!.sliceId !== before.desired!.sliceId && device.observed?.sliceId === device.desired!.sliceId ? device : undefined;
         },
         { timeoutMs: 60_000 },
       );
+      expect(smaller.desired!.reason).toMatch(/\d+(\.\d+)? ms/);
+      const [assignment] = await fleet.api.assignments(smaller.id);
+      const bytes = (id: string): number => assignment!.explanation.candidates.find(({ sliceId }) => sliceId === id)!.totalBytes;
+      expect(bytes(smaller.desired!.sliceId)).toBeLessThan(bytes(before.desired!.sliceId));
+
+      // Still slow, past the hold-off: it must not come back yet.
+      const until = Date.now() + 2 * UPGRADE_DWELL_MS;
+      while (Date.now() < until) {
+        expect(bytes((await fleet.api.device('server')).desired!.sliceId)).toBeLessThan(bytes(before.desired!.sliceId));
+        await sleep(500);
+      }
     } finally {
       slow.stop();
     }
-    expect(smaller.desired!.reason).toMatch(/\d+(\.\d+)? ms/);
-    const [assignment] = await fleet.api.assignments(smaller.id);
-    const bytes = (id: string): number => assignment!.explanation.candidates.find(({ sliceId }) => sliceId === id)!.totalBytes;
-    expect(bytes(smaller.desired!.sliceId)).toBeLessThan(bytes(before.desired!.sliceId));
 
     const back = await waitFor(
       'the fast device to get its slice back',

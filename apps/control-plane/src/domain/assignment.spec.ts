@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { footprint, type Manifest } from '@matfleet/model';
 import { assign, type AssignmentInput, type Current, type Measured, type Policy } from './assignment.js';
 import { fourSlices, manifestOf, sliceOf } from './fixtures.js';
-import { learnCorrection } from './latency-correction.js';
+import { learnCorrection, MAX_CORRECTION } from './latency-correction.js';
 
 const MINUTE_MS = 60_000;
 const policy: Policy = { slowWindows: 3, dwellMs: 10 * MINUTE_MS, upgradeMargin: 0.15 };
@@ -138,6 +138,19 @@ describe('assign to a device that runs a slice', () => {
     expect(decision.explanation.cause).toBe('slow');
     expect(decision.reason).toMatch(/s4 took .* ms per token in 3 windows in a row, target .* ms \(6\.00 times its prediction\)/);
     expect(decision.explanation.steadiness.holdOffUntilMs).toBe(1_000_000 + policy.dwellMs);
+  });
+
+  it('goes down in one move, as far as the newest slow window asks, however slowly the learned ratio follows', () => {
+    const decision = assign(
+      input({ targetInterTokenMs: target, latencyCorrection: 1.2, current: running('s4'), measured: measured(predicted('s4') * 6, 3) }),
+    );
+    expect(decision).toMatchObject({ sliceId: 's1', explanation: { cause: 'slow' } });
+    expect(decision.explanation.latencyCorrection).toBeCloseTo(6);
+  });
+
+  it('bounds what one window can claim, so that a stall of minutes leaves sane numbers in the explanation', () => {
+    const { explanation } = assign(input({ targetInterTokenMs: target, current: running('s4'), measured: measured(1e9, 3) }));
+    expect(explanation.latencyCorrection).toBe(MAX_CORRECTION);
   });
 
   it('returns once it is fast again, not before the hold-off has passed', () => {

@@ -1,5 +1,17 @@
 import type { Manifest } from '@matfleet/model';
-import { better, bestOf, candidatesFor, describeLatency, fastestOf, tied, type Candidate, type DeviceFacts, type MemoryLimit } from './candidates.js';
+import {
+  better,
+  bestOf,
+  candidatesFor,
+  corrected,
+  describeLatency,
+  fastestOf,
+  tied,
+  type Candidate,
+  type DeviceFacts,
+  type MemoryLimit,
+} from './candidates.js';
+import { measuredCorrection } from './latency-correction.js';
 import { formatBytes, formatDuration, formatMs, formatQuality } from './units.js';
 
 /** Why a slice was chosen: drives how soon the next change may come. */
@@ -102,8 +114,9 @@ const STEADY: Steadiness = { holdOffUntilMs: 0, reverts: 0, raisedAtMs: null };
  * doubles each time the move had to be taken back).
  */
 export function assign(given: AssignmentInput): AssignmentDecision {
-  const input = { ...given, latencyCorrection: correctionNow(given) };
-  const { limit, candidates } = candidatesOf(input);
+  const { limit, candidates: learned } = candidatesFor({ ...given, heldSliceId: given.current?.sliceId ?? null });
+  const input = { ...given, latencyCorrection: correctionNow(given, learned) };
+  const candidates = corrected(learned, input.latencyCorrection, input.targetInterTokenMs);
   const fitting = candidates.filter((candidate) => candidate.fits);
   const current = candidates.find((candidate) => candidate.sliceId === input.current?.sliceId) ?? null;
   const choice = fitting.length === 0 ? null : current ? move(input, current, fitting, limit) : choose(input, fitting);
@@ -126,18 +139,14 @@ export function assign(given: AssignmentInput): AssignmentDecision {
   };
 }
 
-const candidatesOf = (input: AssignmentInput): ReturnType<typeof candidatesFor> =>
-  candidatesFor({ ...input, heldSliceId: input.current?.sliceId ?? null });
-
 /**
  * The learned ratio follows slowly, so that one odd window moves nothing. Once the windows in a row say that a device is slow, the newest
  * of them counts in full: the device then goes down once, as far as it must, instead of by one slice at a time.
  */
-function correctionNow(input: AssignmentInput): number {
-  const { measured, current, policy, latencyCorrection } = input;
-  if (!measured || !current || measured.slowWindows < policy.slowWindows) return latencyCorrection;
-  const held = candidatesOf(input).candidates.find((candidate) => candidate.sliceId === current.sliceId);
-  return held ? Math.max(latencyCorrection, measured.interTokenMs / held.uncorrectedInterTokenMs) : latencyCorrection;
+function correctionNow({ measured, current, policy, latencyCorrection }: AssignmentInput, candidates: readonly Candidate[]): number {
+  const held = candidates.find((candidate) => candidate.sliceId === current?.sliceId);
+  if (!measured || !held || measured.slowWindows < policy.slowWindows) return latencyCorrection;
+  return Math.max(latencyCorrection, measuredCorrection({ measuredMs: measured.interTokenMs, predictedMs: held.uncorrectedInterTokenMs }));
 }
 
 /** For a device that runs none of these slices yet. */

@@ -119,6 +119,13 @@ function candidate(slice: Slice, bytes: Footprint, terms: CandidateTerms, limit:
   };
 }
 
+/** The same candidates under another correction. */
+export const corrected = (candidates: readonly Candidate[], correction: number, targetMs: number): Candidate[] =>
+  candidates.map((candidate) => {
+    const predictedInterTokenMs = candidate.uncorrectedInterTokenMs * correction;
+    return { ...candidate, predictedInterTokenMs, meetsLatency: predictedInterTokenMs <= targetMs };
+  });
+
 /** Without a measured table a larger slice is taken for the better one. */
 const score = (candidate: Candidate): number => candidate.quality ?? candidate.totalBytes / Number.MAX_SAFE_INTEGER - 1;
 

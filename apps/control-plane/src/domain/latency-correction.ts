@@ -23,9 +23,13 @@ export interface LatencyMeasurement {
 export function learnCorrection(correction: number, measurement: LatencyMeasurement): number {
   if (!(measurement.measuredMs > 0) || !(measurement.predictedMs > 0) || !(measurement.tokens > 0)) return clip(correction);
   const weight = WINDOW_WEIGHT * Math.min(1, measurement.tokens / FULL_WINDOW_TOKENS);
-  const ratio = clip(measurement.measuredMs / measurement.predictedMs);
+  const ratio = measuredCorrection(measurement);
   return clip(Math.exp((1 - weight) * Math.log(clip(correction)) + weight * Math.log(ratio)));
 }
+
+/** What one window alone says the ratio is. Both in milliseconds, the prediction uncorrected. */
+export const measuredCorrection = ({ measuredMs, predictedMs }: Pick<LatencyMeasurement, 'measuredMs' | 'predictedMs'>): number =>
+  clip(measuredMs / predictedMs);
 
 /**
  * Forgets with time what no traffic confirms: a device that was slow and now idles on a small slice must get its chance again. Halves the
