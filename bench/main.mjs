@@ -12,5 +12,15 @@ if (!names.includes(name)) {
   );
   process.exit(2);
 }
-const { run } = await import(`./${name}.mjs`);
-process.exitCode = await run(args);
+const { run, usage } = await import(`./${name}.mjs`);
+if (args.includes('--help') || args.includes('-h')) {
+  console.log(`npm run bench -- ${name} ${usage}`);
+} else {
+  try {
+    process.exitCode = await run(args);
+  } catch (error) {
+    if (!String(error.code).startsWith('ERR_PARSE_ARGS')) throw error;
+    console.error(`${error.message}\n\nnpm run bench -- ${name} ${usage}`);
+    process.exitCode = 2;
+  }
+}

@@ -13,6 +13,14 @@ const CONTEXT_TOKENS = 128;
 /** More than any answer, so that a wrong one ends, too. */
 const MAX_TOKENS = 64;
 
+export const usage = `[options]
+  --precision fp32|int8|int4  of the package that is measured (int8)
+  --block N                   quantisation block, 32, 64 or 128
+  --model DIR                 checkpoint with slices.json and eval/ (models/nano)
+  --slices a,b                only these slices
+  --limit N                   about N commands of each set
+  --write                     replace the committed table; in int8 the qualities in slices.json too`;
+
 export async function run(args) {
   const { values } = parseArgs({
     args,

@@ -13,6 +13,9 @@ const TEXTS = {
 };
 const REPEATS = 7;
 
+export const usage = `[options]
+  --write  replace the committed table`;
+
 export async function run(args) {
   const { values } = parseArgs({ args, options: { write: { type: 'boolean', default: false } } });
   const startUps = [];
