@@ -1,11 +1,9 @@
-import type { ImportProgress } from '@matfleet/inference';
-import { SingleBar } from 'cli-progress';
 import { Option } from 'commander';
 import { parseWhole } from './arguments.js';
 import type { Register } from './command.js';
 import { UsageFailure } from './failure.js';
-import type { Output } from './output.js';
 import { inspection, renderInspection } from './model-inspect.js';
+import { showProgress } from './model-progress.js';
 import { readPackage } from './package-dir.js';
 
 export const registerImport: Register = (model, { output, signal }) => {
@@ -44,23 +42,3 @@ export const registerImport: Register = (model, { output, signal }) => {
       output.result(inspection(await readPackage(options.out)), (document) => `${options.out}\n${renderInspection(document)}`);
     });
 };
-
-/** A bar on a terminal, else one line a step, on stderr. */
-function showProgress(output: Output): { update: (progress: ImportProgress) => void; stop: () => void } {
-  const bar = process.stderr.isTTY
-    ? new SingleBar({ format: '{step} [{bar}] {percentage} % | {value} of {total}', stream: process.stderr, hideCursor: true, clearOnComplete: true })
-    : undefined;
-  let step: ImportProgress['step'] | undefined;
-  return {
-    update: (progress) => {
-      if (progress.step !== step) {
-        bar?.stop();
-        bar?.start(progress.total, 0, { step: progress.step });
-        if (!bar) output.note(`${progress.step}: ${progress.total}`);
-        step = progress.step;
-      }
-      bar?.update(progress.done);
-    },
-    stop: () => bar?.stop(),
-  };
-}

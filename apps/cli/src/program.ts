@@ -6,6 +6,7 @@ import { registerImport } from './model-import.js';
 import { registerInspect } from './model-inspect.js';
 import { registerLogits } from './model-logits.js';
 import { registerPublish } from './model-publish.js';
+import { registerSynth } from './model-synth.js';
 
 /** The whole command line. Throws CommanderError instead of ending the process. */
 export function createProgram(context: Context): Command {
@@ -14,8 +15,9 @@ export function createProgram(context: Context): Command {
     .option('--json', 'print exactly one JSON document on stdout, everything else on stderr')
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError('(see --help)');
-  const model = program.command('model').description('model packages: import, inspect, run, publish');
-  for (const register of [registerImport, registerInspect, registerLogits, registerGenerate, registerPublish]) register(model, context);
+  const model = program.command('model').description('model packages: import, inspect, run, publish, synth');
+  for (const register of [registerImport, registerInspect, registerLogits, registerGenerate, registerPublish, registerSynth])
+    register(model, context);
   registerFleetCommands(program, context);
   for (const command of allOf(program))
     command

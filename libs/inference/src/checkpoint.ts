@@ -45,11 +45,21 @@ type TextConfig = z.infer<typeof TextConfig>;
 const MODEL_TYPES = ['gemma3n', 'gemma3n_text'];
 const PREFIXES = ['model.language_model.', 'language_model.model.', 'model.'];
 
-/** A Hugging Face checkpoint directory, opened for reading. Close it. */
+/** Where a model's float32 values come from. Values are read on demand. */
+export interface TensorSource {
+  shape(name: string): readonly number[];
+  /** Rows [from, to) of a matrix, elements of a vector. */
+  readRows(name: string, from: number, to: number): Promise<Float32Array>;
+  read(name: string): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+/** A model as it was published, opened for reading. Close its tensors. */
 export interface Checkpoint {
-  readonly dir: string;
+  /** The folder that tokenizer files may lie in; absent for a model made of random values. */
+  readonly dir?: string;
   readonly config: ModelConfig;
-  readonly tensors: SafeTensors;
+  readonly tensors: TensorSource;
   /** Maps a published tensor name without its prefix to the name in the files. */
   stored(name: string): string;
 }

@@ -123,8 +123,8 @@ export async function writeChunks(
 
   for (const layers of plan.planes) await writePlane(layers);
 
-  for (const file of TOKENIZER_FILES) {
-    const bytes = await readFile(join(checkpoint.dir, file)).catch(() => undefined);
+  for (const file of checkpoint.dir === undefined ? [] : TOKENIZER_FILES) {
+    const bytes = await readFile(join(checkpoint.dir!, file)).catch(() => undefined);
     if (bytes && bytes.length > 0) await chunk({ kind: 'tokenizer', file }, (writer) => writer.append(bytes));
   }
   return chunks;

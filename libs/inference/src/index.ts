@@ -1,9 +1,10 @@
 export { openEngine } from './engine.js';
 export { openLogits } from './logits.js';
-export { importCheckpoint, readSliceTable } from './import.js';
+export { importCheckpoint } from './import.js';
+export { synthCheckpoint, synthPackage, type SynthOptions } from './synth.js';
+export { readSliceTable, type SliceTable } from './slice-table.js';
 export { runtime } from './onnx.js';
 export { readManifest } from './package-dir.js';
-export type { SliceTable } from './import.js';
 export type {
   ChatMessage,
   Engine,

@@ -1,3 +1,5 @@
+import { quantizeBlock } from './quantize.js';
+
 // One token's per-layer embedding in a plane: for every layer of the plane its P values, quantised in blocks, then the blocks' scales of
 // all layers (float32). Quantised planes are stored as bytes, one such row after another, so that a token costs one read per plane.
 //
@@ -23,23 +25,14 @@ export function rowBytes(format: PleRowFormat): number {
 export function encodeRow(format: PleRowFormat, row: Float32Array, out: Uint8Array, at: number): void {
   const { layers, width, bits, block } = format;
   if (bits === 32) return void out.set(new Uint8Array(row.buffer, row.byteOffset, row.byteLength), at);
-  const zero = bits === 8 ? 128 : 8;
   const scales = new DataView(out.buffer, out.byteOffset + at + layers * valueBytesPerLayer(format));
-  for (let layer = 0; layer < layers; layer++) {
-    const start = at + layer * valueBytesPerLayer(format);
+  const values = out.subarray(at);
+  for (let layer = 0; layer < layers; layer++)
     for (let b = 0; b < blocksPerLayer(format); b++) {
-      const [from, to] = [b * block, Math.min(width, (b + 1) * block)];
-      let extreme = 0;
-      for (let i = from; i < to; i++) if (Math.abs(row[layer * width + i]!) > Math.abs(extreme)) extreme = row[layer * width + i]!;
-      const scale = Math.fround(bits === 8 ? Math.abs(extreme) / 127 : extreme / -8);
+      const code = layer * valueBytesPerLayer(format) * (8 / bits) + b * block;
+      const scale = quantizeBlock(row, layer * width + b * block, Math.min(block, width - b * block), bits, values, code);
       scales.setFloat32((layer * blocksPerLayer(format) + b) * 4, scale, true);
-      for (let i = from; i < to; i++) {
-        const q = scale === 0 ? zero : Math.max(0, Math.min(2 * zero - 1, Math.round(row[layer * width + i]! / scale) + zero));
-        if (bits === 8) out[start + i] = q;
-        else out[start + (i >> 1)] = (out[start + (i >> 1)]! & (i & 1 ? 0x0f : 0xf0)) | (q << ((i & 1) * 4));
-      }
     }
-  }
 }
 
 /** Bytes of one row -> (n * P) float32. */

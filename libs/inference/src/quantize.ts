@@ -30,27 +30,38 @@ export function quantize(matrix: Float32Array, N: number, K: number, bits: Bits,
   const blocks = blocksIn(K, block);
   const values = new Uint8Array((N * blocks * block * bits) / 8);
   const scales = new Float32Array(N * blocks);
-  const zero = bits === 8 ? 128 : 8;
-  const top = 2 * zero - 1;
   for (let n = 0; n < N; n++)
     for (let b = 0; b < blocks; b++) {
-      const from = n * K + b * block;
-      const count = Math.min(block, K - b * block);
-      let extreme = 0;
-      for (let i = from; i < from + count; i++) if (Math.abs(matrix[i]!) > Math.abs(extreme)) extreme = matrix[i]!;
-      // int4 has one more step below zero than above: giving it to the largest value, whatever its sign, saves a quarter of the error.
-      const scale = Math.fround(bits === 8 ? Math.abs(extreme) / 127 : extreme / -8);
-      const inverse = scale === 0 ? 0 : 1 / scale;
       const at = n * blocks + b;
-      scales[at] = scale;
-      for (let i = 0; i < block; i++) {
-        const q = i < count ? Math.max(0, Math.min(top, Math.round(matrix[from + i]! * inverse) + zero)) : zero;
-        const position = at * block + i;
-        if (bits === 8) values[position] = q;
-        else values[position >> 1]! |= q << ((position & 1) * 4);
-      }
+      scales[at] = quantizeBlock(matrix, n * K + b * block, Math.min(block, K - b * block), bits, values, at * block, block);
     }
   return { values, scales };
+}
+
+/**
+ * One block: values [from, from + count) of `source`, written to `out` as `size` codes from code number `at` (even) on, the rest zeros.
+ * Returns the scale.
+ */
+export function quantizeBlock(source: Float32Array, from: number, count: number, bits: Bits, out: Uint8Array, at: number, size = count): number {
+  const end = from + count;
+  let [least, most] = [0, 0];
+  for (let i = from; i < end; i++) {
+    const value = source[i]!;
+    if (value < least) least = value;
+    else if (value > most) most = value;
+  }
+  // int4 has one more step below zero than above: giving it to the largest value, whatever its sign, saves a quarter of the error.
+  const scale = Math.fround(bits === 8 ? Math.max(-least, most) / 127 : (-least > most ? least : most) / -8);
+  const inverse = scale === 0 ? 0 : 1 / scale;
+  // Codes are positive, so that cutting off the fraction rounds half up.
+  if (bits === 8) {
+    for (let i = 0; i < count; i++) out[at + i] = Math.min(255, source[from + i]! * inverse + 128.5);
+    out.fill(128, at + count, at + size);
+    return scale;
+  }
+  const code = (i: number): number => (i < count ? Math.min(15, (source[from + i]! * inverse + 8.5) | 0) : 8);
+  for (let i = 0; i < size; i += 2) out[(at + i) >> 1] = code(i) | (code(i + 1) << 4);
+  return scale;
 }
 
 /** The float32 matrix [N, K] that the quantised one stands for. */

@@ -6,4 +6,5 @@ export * from './package.js';
 export * from './footprint.js';
 export * from './frontier.js';
 export * from './published-slices.js';
+export * from './published-shapes.js';
 export * from './histogram.js';
