@@ -88,13 +88,15 @@ describe('a device that turns slow', () => {
       slow.stop();
     }
 
+    let reason = '';
     const back = await waitFor(
       'the fast device to get its slice back',
       async () => {
         const device = await fleet.api.device('server');
+        ({ reason } = device.desired!);
         return device.desired!.sliceId === before.desired!.sliceId && device.observed?.sliceId === before.desired!.sliceId ? device : undefined;
       },
-      { timeoutMs: 90_000 },
+      { timeoutMs: 90_000, lastSeen: () => reason },
     );
     traffic.stop();
     expect(back.phase).toBe('active');

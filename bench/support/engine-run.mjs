@@ -1,0 +1,43 @@
+// One measurement of one slice in a process of its own, so that nothing but the engine is in its memory. Takes one JSON document as its
+// argument, prints one on stdout.
+import { join } from 'node:path';
+import { openEngine, readManifest } from '@matfleet/inference';
+import { memoryOf } from './memory.mjs';
+
+const { dir, sliceId, threads, prompts, generate, contextTokens, repeats } = JSON.parse(process.argv[2]);
+const manifest = { ...(await readManifest(dir)), golden: [] };
+// Random weights choose stop tokens too; every run shall be as long as asked.
+manifest.config = { ...manifest.config, eosTokenIds: [] };
+
+/** Ids over the whole vocabulary, the same in every run: rows of the per-layer embeddings are then read from all over the file. */
+function randomIds(count, seed) {
+  let state = seed;
+  return Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return 3 + Math.floor((state / 2 ** 32) * (manifest.config.vocabSizePerLayerInput - 3));
+  });
+}
+
+const before = performance.now();
+const engine = await openEngine({ manifest, storeDir: join(dir), sliceId, threads, contextTokens });
+const loadMs = performance.now() - before;
+const afterLoad = await memoryOf();
+
+async function answer(promptIds, maxTokens) {
+  const at = [];
+  const started = performance.now();
+  for await (const _ of engine.generate(promptIds, { maxTokens })) at.push(performance.now());
+  return { ttftMs: at[0] - started, interTokenMs: at.slice(1).map((t, i) => t - at[i]) };
+}
+
+const warm = await answer(randomIds(32, 1), 4);
+const runs = [];
+for (const promptTokens of prompts)
+  for (let repeat = 0; repeat < repeats; repeat++) {
+    const { ttftMs, interTokenMs } = await answer(randomIds(promptTokens, 7 + repeat), generate);
+    runs.push({ promptTokens, ttftMs, interTokenMs });
+  }
+const stats = engine.stats();
+const memory = await memoryOf();
+await engine.close();
+process.stdout.write(JSON.stringify({ loadMs, afterLoad, firstTokenMs: warm.ttftMs, runs, stats, memory }));
