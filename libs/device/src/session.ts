@@ -172,7 +172,7 @@ export class DeviceSession {
     while (!signal.aborted && performance.now() < until) {
       let answer: SyncResponse;
       try {
-        answer = await this.sync(epoch, outbox.splice(0));
+        answer = await this.sync(epoch, outbox.splice(0), signal);
       } catch (error) {
         this.unlink((error as Error).message);
         return worked;
@@ -193,12 +193,16 @@ export class DeviceSession {
     return worked;
   }
 
-  private sync(epoch: bigint, messages: SessionRequest[]): Promise<SyncResponse> {
-    return new Promise((resolve, reject) =>
-      this.options.client.sync({ epoch, messages }, new Metadata(), { deadline: Date.now() + 15_000 }, (error, response) =>
-        error ? reject(error) : resolve(response),
-      ),
-    );
+  private sync(epoch: bigint, messages: SessionRequest[], signal: AbortSignal): Promise<SyncResponse> {
+    return new Promise((resolve, reject) => {
+      const stop = (): void => call.cancel();
+      const call = this.options.client.sync({ epoch, messages }, new Metadata(), { deadline: Date.now() + 15_000 }, (error, response) => {
+        signal.removeEventListener('abort', stop);
+        if (error) reject(error);
+        else resolve(response);
+      });
+      signal.addEventListener('abort', stop, { once: true });
+    });
   }
 
   private connect(link: Link): void {

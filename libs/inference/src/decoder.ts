@@ -6,7 +6,7 @@ import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type Mo
 import { buildForward, cachedLayers, keptLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache } from './kv-cache.js';
-import { createSession, float32, floatsOf, int64, intsOf, type Session } from './onnx.js';
+import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session } from './onnx.js';
 import { PleStore } from './ple-store.js';
 import { TokenEmbedding } from './token-embedding.js';
 import { Weights, type WeightOptions } from './weights.js';
@@ -66,8 +66,8 @@ export class Decoder {
     );
   }
 
-  /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of each wanted position, indices into `tokenIds`. */
-  async forward(tokenIds: readonly number[], cache: KvCache, wanted: readonly number[]): Promise<Float32Array[]> {
+  /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of the last `wanted` of them, in order. */
+  async forward(tokenIds: readonly number[], cache: KvCache, wanted = 1): Promise<Float32Array[]> {
     if (this.closed) throw new Error('the model was closed');
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
@@ -78,14 +78,15 @@ export class Decoder {
       embeds: float32(this.embedding.read(tokenIds), [1, S, D]),
       ple_rows: float32(this.ple.read(tokenIds), [1, S, keptLayers(this.shape).length, P]),
       positions: int64(range(start, end)),
-      wanted: int64(wanted),
-      ...this.keyPositions(start, end, cache),
+      wanted: int64(range(S - wanted, S)),
+      ...keyCounts('full', end),
+      ...keyCounts('sliding', cache.slidingLength + S),
       ...cache.feeds(),
     });
     cache.advance(results, S);
     if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
     const logits = floatsOf(results['logits']!);
-    return wanted.map((_, i) => logits.subarray(i * V, (i + 1) * V)); // views
+    return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views
   }
 
   async close(): Promise<void> {
@@ -95,12 +96,9 @@ export class Decoder {
     this.embedding.close();
     await this.session.close();
   }
-
-  private keyPositions(start: number, end: number, cache: KvCache) {
-    return { key_positions_full: int64(range(0, end)), key_positions_sliding: int64(range(start - cache.slidingLength, end)) };
-  }
 }
 
+const keyCounts = (kind: string, count: number): Feeds => ({ [`keys_${kind}`]: int32(count, []), [`last_key_${kind}`]: int32(count - 1, [1]) });
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 /** External data is found relative to the graph's own folder, so the graph lies beside `chunks/` while it loads. */

@@ -43,8 +43,7 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   const embeds = g.input('embeds', 'float32', [1, 'S', D]); // scaled by sqrt(D)
   const pleRows = g.input('ple_rows', 'float32', [1, 'S', layers.length, P]); // scaled by sqrt(P)
   const positions = g.input('positions', 'int64', ['S']);
-  const wanted = g.input('wanted', 'int64', ['W']);
-  const keyPositions = { full: g.input('key_positions_full', 'int64', ['Tf']), sliding: g.input('key_positions_sliding', 'int64', ['Ts']) };
+  const wanted = g.input('wanted', 'int64', ['W']); // the last W positions
 
   const norm = (x: Value, name: string): Value => rmsNorm(g, x, name, weights.values(name), config.rmsNormEps);
   const add = (x: Value, y: Value): Value => g.op('Add', [x, y]);
@@ -69,14 +68,13 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   for (let i = 0; i < A - 1; i++) streams.push(rescale(g, weights.linear(g, embeds, `altup_projections.${i}.weight`), magnitude));
   let state = g.op('Concat', streams.map(asStream), { axis: 2 }); // (1, S, A, D)
 
-  // 3. Rotary tables and masks, one of each per attention type.
-  const queries = g.op('Unsqueeze', [positions, g.ints(1)]); // (S, 1)
-  const causal = (keys: Value): Value => g.op('LessOrEqual', [g.op('Unsqueeze', [keys, g.ints(0)]), queries]); // (S, T)
-  const inWindow = g.op('Greater', [g.op('Unsqueeze', [keyPositions.sliding, g.ints(0)]), g.op('Sub', [queries, g.scalarInt(config.slidingWindow)])]);
-  let kinds: Record<'full' | 'sliding', AttentionKind> = {
-    full: { ...rotaryTables(g, positions, config.ropeThetaFull, d), mask: causal(keyPositions.full) },
-    sliding: { ...rotaryTables(g, positions, config.ropeThetaSliding, d), mask: g.op('And', [causal(keyPositions.sliding), inWindow]) },
-  };
+  // 3. Rotary tables and lengths, one of each per attention type: T, and T - 1 for every sequence of the batch of one.
+  const kind = (name: 'full' | 'sliding', theta: number): AttentionKind => ({
+    ...rotaryTables(g, positions, theta, d),
+    length: g.input(`keys_${name}`, 'int32', []),
+    last: g.input(`last_key_${name}`, 'int32', [1]),
+  });
+  let kinds = { full: kind('full', config.ropeThetaFull), sliding: kind('sliding', config.ropeThetaSliding) };
 
   // 4. The layers.
   const present = new Map<number, { key: Value; value: Value }>();
@@ -87,11 +85,7 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     cut = true;
     state = atWanted(state, 1);
     ple = atWanted(ple, 1);
-    const cutKind = (kind: AttentionKind): AttentionKind => ({
-      cos: atWanted(kind.cos, 1),
-      sin: atWanted(kind.sin, 1),
-      mask: atWanted(kind.mask, 0),
-    });
+    const cutKind = (kind: AttentionKind): AttentionKind => ({ ...kind, cos: atWanted(kind.cos, 1), sin: atWanted(kind.sin, 1) });
     kinds = { full: cutKind(kinds.full), sliding: cutKind(kinds.sliding) };
   };
   layers.forEach((layer, index) => {
@@ -182,33 +176,43 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   function attention(layer: number, x: Value): Value {
     const of = (name: string): string => `layers.${layer}.self_attn.${name}`;
     const sliding = config.layerTypes[layer] === 'sliding_attention';
-    const { cos, sin, mask } = kinds[sliding ? 'sliding' : 'full'];
-    const heads = (y: Value, count: number): Value => g.op('Reshape', [y, g.ints(0, 0, count, d)]);
-    const headsFirst = (y: Value): Value => g.op('Transpose', [y], { perm: [0, 2, 1, 3] }); // (1, S, H, d) -> (1, H, S, d)
-    const rotate = (y: Value): Value => g.op('RotaryEmbedding', [y, cos, sin]);
+    const { cos, sin, length, last } = kinds[sliding ? 'sliding' : 'full'];
+    const perHead = (y: Value, count: number): Value => g.op('Reshape', [y, g.ints(0, 0, count, d)]);
+    const joined = (y: Value, count: number): Value => g.op('Reshape', [y, g.ints(0, 0, count * d)]); // (1, S, H, d) -> (1, S, H·d)
+    const rotated = (name: string, count: number): Value =>
+      g.op(
+        'RotaryEmbedding',
+        [joined(norm(perHead(weights.linear(g, x, of(`${name}_proj.weight`)), count), of(`${name}_norm.weight`)), count), cos, sin],
+        {
+          num_heads: count,
+        },
+      );
+    // Queries are the last positions of the keys. Window and causality follow from that.
+    const attend = (query: Value, key: Value, value: Value, pastKey: Value, pastValue: Value): [Value, Value, Value] =>
+      g.contribs('GroupQueryAttention', [query, key, value, pastKey, pastValue, last, length], 3, {
+        num_heads: H,
+        kv_num_heads: K,
+        scale: { float: 1 },
+        local_window_size: sliding ? config.slidingWindow : -1,
+      }) as [Value, Value, Value];
 
     const H = config.numAttentionHeads;
-    const query = rotate(headsFirst(norm(heads(weights.linear(g, x, of('q_proj.weight')), H), of('q_norm.weight'))));
+    const query = rotated('q', H);
     let output: Value;
     if (kvSource(config, layer) === layer) {
-      const key = rotate(headsFirst(norm(heads(weights.linear(g, x, of('k_proj.weight')), K), of('k_norm.weight'))));
-      const unscaled = rmsNorm(g, heads(weights.linear(g, x, of('v_proj.weight')), K), 'v_norm', new Float32Array(d).fill(1), config.rmsNormEps);
-      const value = headsFirst(unscaled);
+      const unscaled = rmsNorm(g, perHead(weights.linear(g, x, of('v_proj.weight')), K), 'v_norm', new Float32Array(d).fill(1), config.rmsNormEps);
       const past = (kind: string): Value => g.input(`past.${layer}.${kind}`, 'float32', [1, K, `P${layer}`, d]);
-      const [y, presentKey, presentValue] = g.ops('Attention', [query, key, value, mask, past('key'), past('value')], 3, { scale: { float: 1 } }) as [
-        Value,
-        Value,
-        Value,
-      ];
-      present.set(layer, { key: presentKey, value: presentValue });
+      const [y, key, value] = attend(query, rotated('k', K), joined(unscaled, K), past('key'), past('value'));
+      present.set(layer, { key, value });
       output = y;
     } else {
       const donor = present.get(kvSource(config, layer))!;
-      if (trace) seen.push(g.op('Shape', [query], { start: 2, end: 3 }));
-      output = g.op('Attention', [query, donor.key, donor.value, mask], { scale: { float: 1 } });
+      if (trace) seen.push(g.op('Shape', [query], { start: 1, end: 2 }));
+      const none = g.floats('kv/none', [1, 0, K * d], new Float32Array(0));
+      // The present outputs are not used, but without them the kernel reads past its cache (ONNX Runtime 1.30.0).
+      [output] = attend(query, none, none, donor.key, donor.value);
     }
-    const joined = g.op('Reshape', [headsFirst(output), g.ints(0, 0, H * d)]);
-    return weights.linear(g, joined, of('o_proj.weight'));
+    return weights.linear(g, output, of('o_proj.weight'));
   }
 
   /** (1, S, D) -> (1, S, D): a sum over the slice's bands. */
@@ -248,8 +252,10 @@ interface AttentionKind {
   /** (1, S, d / 2) */
   readonly cos: Value;
   readonly sin: Value;
-  /** (S, T), true where a query may look. */
-  readonly mask: Value;
+  /** Keys that a query may see at most, int32 scalar. */
+  readonly length: Value;
+  /** Index of the last of them, int32 (1). */
+  readonly last: Value;
 }
 
 function rmsNorm(g: GraphBuilder, x: Value, name: string, weight: Float32Array, epsilon: number): Value {

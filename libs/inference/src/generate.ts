@@ -43,7 +43,7 @@ export async function* generate(
   for (let at = 0; at < promptIds.length; at += chunkTokens) {
     if (options.signal?.aborted) return result('cancelled');
     const chunk = promptIds.slice(at, at + chunkTokens);
-    logits = (await decoder.forward(chunk, cache, [chunk.length - 1]))[0];
+    logits = (await decoder.forward(chunk, cache))[0];
     await breathe();
   }
   for (;;) {
@@ -61,7 +61,7 @@ export async function* generate(
     if (outputTokens >= maxTokens) return result('max-tokens');
     if (cache.length >= cache.contextTokens) return result('context-full');
     if (options.signal?.aborted) return result('cancelled');
-    logits = (await decoder.forward([tokenId], cache, [0]))[0];
+    logits = (await decoder.forward([tokenId], cache))[0];
     await breathe();
   }
 }

@@ -24,9 +24,9 @@ import {
 /** The name of a tensor inside the graph. */
 export type Value = string;
 type Attributes = Record<string, number | string | { float: number } | number[]>;
-type ElementType = 'float32' | 'uint8' | 'int64' | 'bool';
+type ElementType = 'float32' | 'uint8' | 'int32' | 'int64';
 
-const ELEMENT_TYPE: Record<ElementType, DataType> = { float32: DataType.FLOAT, uint8: DataType.UINT8, int64: DataType.INT64, bool: DataType.BOOL };
+const ELEMENT_TYPE: Record<ElementType, DataType> = { float32: DataType.FLOAT, uint8: DataType.UINT8, int32: DataType.INT32, int64: DataType.INT64 };
 const IR_VERSION = 10n;
 const OPSET = 23n;
 const CONTRIB = 'com.microsoft';
@@ -62,6 +62,10 @@ export class GraphBuilder {
   /** An operator that ONNX Runtime adds. */
   contrib(opType: string, inputs: Value[], attributes: Attributes = {}): Value {
     return this.node(CONTRIB, opType, inputs, attributes, 1)[0]!;
+  }
+
+  contribs(opType: string, inputs: Value[], outputs: number, attributes: Attributes = {}): Value[] {
+    return this.node(CONTRIB, opType, inputs, attributes, outputs);
   }
 
   /** Values stored in the graph file itself. Equal names are one tensor. */

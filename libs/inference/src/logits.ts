@@ -77,10 +77,9 @@ class OpenedLogits implements LogitsModel {
     if (!Number.isInteger(prefill) || prefill < 1 || prefill > ids.length)
       throw new Error(`prefill of ${prefill}; with ${ids.length} ids it can be 1 to ${ids.length}`);
     const cache = this.decoder.newCache(ids.length);
-    const wanted = last ? [prefill - 1] : ids.slice(0, prefill).map((_, i) => i);
-    let rows = (await this.decoder.forward(ids.slice(0, prefill), cache, wanted)).map((row) => row.slice());
+    let rows = (await this.decoder.forward(ids.slice(0, prefill), cache, last ? 1 : prefill)).map((row) => row.slice());
     for (const id of ids.slice(prefill)) {
-      const row = (await this.decoder.forward([id], cache, [0]))[0]!.slice();
+      const row = (await this.decoder.forward([id], cache))[0]!.slice();
       rows = last ? [row] : [...rows, row];
     }
     return rows;

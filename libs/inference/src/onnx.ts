@@ -47,5 +47,7 @@ export class Session {
 
 export const float32 = (values: Float32Array, shape: readonly number[]): Tensor => new Tensor('float32', values, shape);
 export const int64 = (values: readonly number[]): Tensor => new Tensor('int64', BigInt64Array.from(values, BigInt), [values.length]);
+/** A scalar, or a list of one. */
+export const int32 = (value: number, shape: readonly number[]): Tensor => new Tensor('int32', Int32Array.of(value), shape);
 export const floatsOf = (tensor: Tensor): Float32Array => tensor.data as Float32Array;
 export const intsOf = (tensor: Tensor): number[] => Array.from(tensor.data as BigInt64Array, Number);
