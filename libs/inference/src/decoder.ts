@@ -3,7 +3,7 @@ import { unlink, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type ModelConfig, type Slice } from '@matfleet/model';
-import { buildForward, cachedLayers, keptLayers, type SliceShape } from './gemma3n.js';
+import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache } from './kv-cache.js';
 import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session } from './onnx.js';
@@ -58,12 +58,9 @@ export class Decoder {
     return new Decoder(config, shape, session, new TokenEmbedding(config, chunks, storeDir), ple);
   }
 
-  newCache(contextTokens: number): KvCache {
-    return new KvCache(
-      this.config,
-      cachedLayers(this.shape).map(({ layer }) => layer),
-      contextTokens,
-    );
+  /** `passTokens` is the most that one pass may bring. */
+  newCache(contextTokens: number, passTokens: number): KvCache {
+    return new KvCache(this.config, cachedLayers(this.shape), contextTokens, passTokens);
   }
 
   /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of the last `wanted` of them, in order. */
@@ -72,9 +69,10 @@ export class Decoder {
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
     const S = tokenIds.length;
+    cache.prepare(S);
     const start = cache.length;
     const end = start + S;
-    const results = await this.session.run({
+    const feeds = {
       embeds: float32(this.embedding.read(tokenIds), [1, S, D]),
       ple_rows: float32(this.ple.read(tokenIds), [1, S, keptLayers(this.shape).length, P]),
       positions: int64(range(start, end)),
@@ -82,8 +80,9 @@ export class Decoder {
       ...keyCounts('full', end),
       ...keyCounts('sliding', cache.slidingLength + S),
       ...cache.feeds(),
-    });
-    cache.advance(results, S);
+    };
+    const results = await this.session.run(feeds, cache.fetches(sharingLayers(this.shape)));
+    cache.advance(S);
     if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
     const logits = floatsOf(results['logits']!);
     return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views

@@ -38,7 +38,7 @@ export interface EngineStats {
   /** Rows in memory now; never above the bound given to openEngine times the number of planes. */
   readonly pleRowsCached: number;
   readonly pleCacheHits: number;
-  /** K/V bytes held now. */
+  /** Room for K/V at the engine's context, held as long as the engine is open. */
   readonly kvBytes: number;
 }
 

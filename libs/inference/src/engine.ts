@@ -31,7 +31,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
 }
 
 class SliceEngine implements Engine {
-  private cache: KvCache | undefined;
+  private readonly cache: KvCache;
   private busy = false;
   private closed = false;
 
@@ -41,7 +41,9 @@ class SliceEngine implements Engine {
     private readonly decoder: Decoder,
     private readonly tokenizer: Tokenizer | undefined,
     private readonly modelName: string,
-  ) {}
+  ) {
+    this.cache = decoder.newCache(contextTokens, prefillChunkTokens(decoder.config));
+  }
 
   tokenize(messages: readonly ChatMessage[]): number[] {
     if (!this.tokenizer) throw new Error(`model ${this.modelName} has no tokenizer: give token ids`);
@@ -53,7 +55,7 @@ class SliceEngine implements Engine {
     if (this.busy) throw new Error('the engine serves one inference at a time and is busy');
     this.busy = true;
     try {
-      this.cache = this.decoder.newCache(this.contextTokens);
+      this.cache.reset();
       const tokenizer = this.tokenizer;
       const silent = { push: () => '', end: () => '' };
       return yield* generate(
@@ -66,13 +68,12 @@ class SliceEngine implements Engine {
       );
     } finally {
       this.busy = false;
-      this.cache = undefined;
     }
   }
 
   stats(): EngineStats {
     const { ple } = this.decoder;
-    return { pleRowsRead: ple.rowsRead, pleRowsCached: ple.rowsCached, pleCacheHits: ple.cacheHits, kvBytes: this.cache?.bytes ?? 0 };
+    return { pleRowsRead: ple.rowsRead, pleRowsCached: ple.rowsCached, pleCacheHits: ple.cacheHits, kvBytes: this.cache.bytes };
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import { firstSharedLayer, kvSource, type ModelConfig } from '@matfleet/model';
 import { bandName } from './import-chunks.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
+import type { CachedLayer } from './kv-cache.js';
 import type { Weights } from './weights.js';
 
 // The forward pass of Gemma 3n's text decoder, written as an ONNX graph for one slice.
@@ -24,14 +25,19 @@ export interface SliceShape {
 
 export const keptLayers = ({ widths }: SliceShape): number[] => widths.flatMap((width, layer) => (width > 0 ? [layer] : []));
 
-/** Kept layers that own K/V, and what of it stays cached. */
-export const cachedLayers = (shape: SliceShape): { layer: number; sliding: boolean }[] =>
+/** Kept layers that own K/V. */
+export const cachedLayers = (shape: SliceShape): CachedLayer[] =>
   keptLayers(shape)
     .filter((layer) => layer < firstSharedLayer(shape.config))
     .map((layer) => ({ layer, sliding: shape.config.layerTypes[layer] === 'sliding_attention' }));
 
-/** Whole-number end of an ONNX Slice that means "to the end". */
-const END = 2 ** 31 - 1;
+/** Kept layers that read another layer's K/V, and that layer. */
+export const sharingLayers = (shape: SliceShape): Map<number, number> =>
+  new Map(
+    keptLayers(shape)
+      .filter((layer) => layer >= firstSharedLayer(shape.config))
+      .map((layer) => [layer, kvSource(shape.config, layer)]),
+  );
 
 /** Writes the graph. `trace` adds an output that counts the positions each sharing layer computes. */
 export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weights, trace = false): void {
@@ -106,13 +112,10 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   const raw = weights.linear(g, z, 'embed_tokens.weight'); // (1, W, V)
   g.output('logits', mul(g.op('Tanh', [mul(raw, g.scalar(1 / cap))]), g.scalar(cap)), 'float32', [1, 'W', config.vocabSize]);
 
-  // 6. The cache: everything on full layers, on sliding ones what the next position's window still sees.
-  for (const { layer, sliding } of cachedLayers(shape)) {
-    const { key, value } = present.get(layer)!;
-    const keep = config.slidingWindow > 1 ? -(config.slidingWindow - 1) : END;
-    const kept = (x: Value): Value => (sliding ? g.op('Slice', [x, g.ints(keep), g.ints(END), g.ints(2)]) : x);
-    g.output(`present.${layer}.key`, kept(key), 'float32', [1, K, `T${layer}`, d]);
-    g.output(`present.${layer}.value`, kept(value), 'float32', [1, K, `T${layer}`, d]);
+  // 6. The cache. Bound to the buffers that came in as past, each pass writes its new positions in place; sharing layers write nothing.
+  for (const [layer, { key, value }] of present) {
+    g.rename(key, `present.${layer}.key`, 'float32', [1, K, `C${layer}`, d]);
+    g.rename(value, `present.${layer}.value`, 'float32', [1, K, `C${layer}`, d]);
   }
   if (trace && seen.length > 0) g.output('shared_positions', g.op('Concat', seen, { axis: 0 }), 'int64', [seen.length]);
 
@@ -201,7 +204,7 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     let output: Value;
     if (kvSource(config, layer) === layer) {
       const unscaled = rmsNorm(g, perHead(weights.linear(g, x, of('v_proj.weight')), K), 'v_norm', new Float32Array(d).fill(1), config.rmsNormEps);
-      const past = (kind: string): Value => g.input(`past.${layer}.${kind}`, 'float32', [1, K, `P${layer}`, d]);
+      const past = (kind: string): Value => g.input(`past.${layer}.${kind}`, 'float32', [1, K, `C${layer}`, d]);
       const [y, key, value] = attend(query, rotated('k', K), joined(unscaled, K), past('key'), past('value'));
       present.set(layer, { key, value });
       output = y;
@@ -209,8 +212,10 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
       const donor = present.get(kvSource(config, layer))!;
       if (trace) seen.push(g.op('Shape', [query], { start: 1, end: 2 }));
       const none = g.floats('kv/none', [1, 0, K * d], new Float32Array(0));
-      // The present outputs are not used, but without them the kernel reads past its cache (ONNX Runtime 1.30.0).
-      [output] = attend(query, none, none, donor.key, donor.value);
+      // Its present outputs hold nothing new, but without them the kernel reads past its cache (ONNX Runtime 1.30.0).
+      const [y, key, value] = attend(query, none, none, donor.key, donor.value);
+      present.set(layer, { key, value });
+      output = y;
     }
     return weights.linear(g, output, of('o_proj.weight'));
   }

@@ -37,6 +37,7 @@ export class GraphBuilder {
   private readonly initializers = new Map<string, TensorProto>();
   private readonly inputs: ValueInfoProto[] = [];
   private readonly outputs: ValueInfoProto[] = [];
+  private readonly renamed = new Map<Value, string>();
   private counter = 0;
 
   /** A graph input; strings in the shape are symbolic dimensions. */
@@ -47,6 +48,12 @@ export class GraphBuilder {
 
   output(name: string, value: Value, type: ElementType, shape: (number | string)[]): void {
     this.nodes.push(create(NodeProtoSchema, { opType: 'Identity', input: [value], output: [name], name: `out/${name}` }));
+    this.outputs.push(valueInfo(name, type, shape));
+  }
+
+  /** Makes the result itself an output under another name, so that it is written where the caller says, without a copy. */
+  rename(value: Value, name: string, type: ElementType, shape: (number | string)[]): void {
+    this.renamed.set(value, name);
     this.outputs.push(valueInfo(name, type, shape));
   }
 
@@ -108,6 +115,8 @@ export class GraphBuilder {
 
   /** The serialised ModelProto. */
   toBytes(): Uint8Array {
+    const named = (value: Value): Value => this.renamed.get(value) ?? value;
+    for (const node of this.nodes) [node.input, node.output] = [node.input.map(named), node.output.map(named)];
     const opset = (domain: string, version: bigint) => create(OperatorSetIdProtoSchema, { domain, version });
     const graph = create(GraphProtoSchema, {
       name: 'gemma3n',

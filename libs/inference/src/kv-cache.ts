@@ -1,46 +1,97 @@
-import type { ModelConfig } from '@matfleet/model';
-import { float32, type Feeds, type Tensor } from './onnx.js';
+import { slidingCapacity, type ModelConfig } from '@matfleet/model';
+import { float32, floatsOf, type Feeds, type Tensor } from './onnx.js';
+
+export interface CachedLayer {
+  readonly layer: number;
+  readonly sliding: boolean;
+}
 
 /**
- * Keys and values of the positions so far, one pair (1, K, T, d) per layer that owns them. Full-attention layers keep every position,
- * sliding ones the last `slidingWindow − 1`: what the next position's window still reaches. Not more than `contextTokens` positions.
+ * Keys and values of the positions so far, one pair of buffers (1, K, C, d) per layer that owns them, C positions of room. A pass writes its
+ * new positions behind the others, in place. Full-attention layers keep every position, sliding ones the last that a window still reaches:
+ * before their room ends, what no window sees any more is moved out.
  */
 export class KvCache {
   /** Positions computed so far. */
   length = 0;
-  private pairs: { layer: number; key: Tensor; value: Tensor }[];
+  /** Positions that sliding layers hold now. */
+  slidingLength = 0;
+  readonly slidingCapacity: number;
+  private readonly pairs: (CachedLayer & { readonly key: Tensor; readonly value: Tensor })[];
 
+  /** `passTokens` is the most that `advance` is called with. */
   constructor(
     private readonly config: ModelConfig,
-    layers: readonly number[],
+    layers: readonly CachedLayer[],
     readonly contextTokens: number,
+    passTokens: number,
   ) {
-    const empty = (): Tensor => float32(new Float32Array(0), [1, config.numKeyValueHeads, 0, config.headDim]);
-    this.pairs = layers.map((layer) => ({ layer, key: empty(), value: empty() }));
+    this.slidingCapacity = slidingCapacity(config, contextTokens, passTokens);
+    const { numKeyValueHeads: K, headDim: d } = config;
+    this.pairs = layers.map(({ layer, sliding }) => {
+      const room = sliding ? this.slidingCapacity : contextTokens;
+      const buffer = (): Tensor => float32(new Float32Array(K * room * d), [1, K, room, d]);
+      return { layer, sliding, key: buffer(), value: buffer() };
+    });
   }
 
   get bytes(): number {
     return this.pairs.reduce((sum, { key, value }) => sum + 4 * (key.size + value.size), 0);
   }
 
-  /** Positions that sliding layers still hold. */
-  get slidingLength(): number {
-    return Math.min(this.length, this.config.slidingWindow - 1);
+  /** Forgets every position; the buffers stay. */
+  reset(): void {
+    this.length = 0;
+    this.slidingLength = 0;
+  }
+
+  /** Makes room for a pass over `count` new positions. */
+  prepare(count: number): void {
+    if (this.length + count > this.contextTokens) throw new Error(`${this.length} + ${count} positions exceed the context of ${this.contextTokens}`);
+    if (this.slidingLength + count <= this.slidingCapacity) return;
+    const kept = Math.min(this.slidingLength, this.config.slidingWindow - 1);
+    if (kept + count > this.slidingCapacity) throw new Error(`a pass over ${count} positions; the cache was made for ${this.slidingCapacity - kept}`);
+    for (const { sliding, key, value } of this.pairs) if (sliding) for (const tensor of [key, value]) this.keepLast(floatsOf(tensor), kept);
+    this.slidingLength = kept;
+  }
+
+  advance(count: number): void {
+    this.length += count;
+    this.slidingLength += count;
   }
 
   feeds(): Feeds {
+    return this.named((layer) => `past.${layer}`);
+  }
+
+  /** The same buffers as outputs: a pass writes into them. `sharing` are layers that read another layer's keys and values, by that layer. */
+  fetches(sharing: ReadonlyMap<number, number>): Feeds {
+    const owners = new Map(this.pairs.map((pair) => [pair.layer, pair]));
+    const shared = [...sharing].flatMap(([layer, donor]) => {
+      const { key, value } = owners.get(donor)!;
+      return [
+        [`present.${layer}.key`, key],
+        [`present.${layer}.value`, value],
+      ];
+    });
+    return { ...this.named((layer) => `present.${layer}`), ...Object.fromEntries(shared) };
+  }
+
+  private named(prefix: (layer: number) => string): Feeds {
     return Object.fromEntries(
       this.pairs.flatMap(({ layer, key, value }) => [
-        [`past.${layer}.key`, key],
-        [`past.${layer}.value`, value],
+        [`${prefix(layer)}.key`, key],
+        [`${prefix(layer)}.value`, value],
       ]),
     );
   }
 
-  /** Takes over what a pass over `count` new positions produced. */
-  advance(results: Record<string, Tensor>, count: number): void {
-    if (this.length + count > this.contextTokens) throw new Error(`${this.length} + ${count} positions exceed the context of ${this.contextTokens}`);
-    this.pairs = this.pairs.map(({ layer }) => ({ layer, key: results[`present.${layer}.key`]!, value: results[`present.${layer}.value`]! }));
-    this.length += count;
+  private keepLast(values: Float32Array, kept: number): void {
+    const { numKeyValueHeads: K, headDim: d } = this.config;
+    const stride = this.slidingCapacity * d;
+    for (let head = 0; head < K; head++) {
+      const end = head * stride + this.slidingLength * d;
+      values.copyWithin(head * stride, end - kept * d, end);
+    }
   }
 }

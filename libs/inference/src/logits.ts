@@ -76,7 +76,7 @@ class OpenedLogits implements LogitsModel {
     if (ids.length === 0 || ids.length > limit) throw new Error(`${ids.length} token ids; 1 to ${limit} are possible`);
     if (!Number.isInteger(prefill) || prefill < 1 || prefill > ids.length)
       throw new Error(`prefill of ${prefill}; with ${ids.length} ids it can be 1 to ${ids.length}`);
-    const cache = this.decoder.newCache(ids.length);
+    const cache = this.decoder.newCache(ids.length, prefill);
     let rows = (await this.decoder.forward(ids.slice(0, prefill), cache, last ? 1 : prefill)).map((row) => row.slice());
     for (const id of ids.slice(prefill)) {
       const row = (await this.decoder.forward([id], cache))[0]!.slice();

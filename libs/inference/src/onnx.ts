@@ -36,8 +36,10 @@ export class Session {
     return this.session.outputNames;
   }
 
-  async run(feeds: Feeds): Promise<Record<string, Tensor>> {
-    return (await this.session.run(feeds)) as Record<string, Tensor>;
+  /** `into` binds outputs to tensors of the caller's, which may be those of `feeds`. */
+  async run(feeds: Feeds, into: Feeds = {}): Promise<Record<string, Tensor>> {
+    const fetches = Object.fromEntries(this.session.outputNames.map((name) => [name, into[name] ?? null]));
+    return (await this.session.run(feeds, fetches)) as Record<string, Tensor>;
   }
 
   async close(): Promise<void> {

@@ -27,7 +27,7 @@ describe.each([
         const logits = async (options: DecoderOptions): Promise<Float32Array[]> => {
           const decoder = await Decoder.open(manifest, out, slice, options);
           try {
-            return (await decoder.forward(ids, decoder.newCache(ids.length), ids.length)).map((row) => row.slice());
+            return (await decoder.forward(ids, decoder.newCache(ids.length, ids.length), ids.length)).map((row) => row.slice());
           } finally {
             await decoder.close();
           }

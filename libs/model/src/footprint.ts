@@ -29,13 +29,17 @@ const FLOAT_BYTES = 4;
 /** Positions of a prompt that are computed in one pass. Small models take fewer, so that activations do not outweigh their weights. */
 export const prefillChunkTokens = (config: Pick<ModelConfig, 'hiddenSize'>): number => (config.hiddenSize < 512 ? 32 : 128);
 
-/** K/V bytes of one slice once `contextTokens` positions are cached. Sliding layers keep only what their window can still see. */
+/** Positions that a sliding layer has room for: what the first of `passTokens` new positions still sees, and those. */
+export const slidingCapacity = (config: Pick<ModelConfig, 'slidingWindow'>, contextTokens: number, passTokens: number): number =>
+  Math.min(contextTokens, config.slidingWindow - 1 + passTokens);
+
+/** K/V bytes of one slice with room for `contextTokens` positions. Sliding layers have room for a window and a chunk of the prompt. */
 export function kvBytes(config: ModelConfig, slice: Pick<Slice, 'ffn' | 'skip'>, contextTokens: number): number {
   const widths = sliceWidths(config, slice);
+  const sliding = slidingCapacity(config, contextTokens, prefillChunkTokens(config));
   let positions = 0;
   for (let layer = 0; layer < firstSharedLayer(config); layer++)
-    if (widths[layer]! > 0)
-      positions += config.layerTypes[layer] === 'full_attention' ? contextTokens : Math.min(contextTokens, config.slidingWindow - 1);
+    if (widths[layer]! > 0) positions += config.layerTypes[layer] === 'full_attention' ? contextTokens : sliding;
   return positions * 2 * config.numKeyValueHeads * config.headDim * FLOAT_BYTES;
 }
 

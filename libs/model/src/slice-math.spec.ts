@@ -134,10 +134,10 @@ describe('footprint', () => {
     );
   });
 
-  it('counts K/V of owning layers only, sliding ones up to the window', () => {
+  it('counts K/V of owning layers only, sliding ones up to a window and a chunk of 32', () => {
     const perPosition = 2 * 2 * 8 * 4;
-    expect(kvBytes(config, fullSlice(config), 40)).toBe((4 * 7 + 40) * perPosition);
-    expect(kvBytes(config, { ffn: Array(9).fill(64), skip: [0] }, 40)).toBe((3 * 7 + 40) * perPosition);
+    expect(kvBytes(config, fullSlice(config), 40)).toBe((4 * (7 + 32) + 40) * perPosition);
+    expect(kvBytes(config, { ffn: Array(9).fill(64), skip: [0] }, 40)).toBe((3 * (7 + 32) + 40) * perPosition);
   });
 });
 
