@@ -6,7 +6,7 @@ import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type Mo
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache } from './kv-cache.js';
-import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session } from './onnx.js';
+import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions } from './onnx.js';
 import { PleStore } from './ple-store.js';
 import { TokenEmbedding } from './token-embedding.js';
 import { Weights, type WeightOptions } from './weights.js';
@@ -16,6 +16,8 @@ export interface DecoderOptions extends WeightOptions {
   readonly pleCacheRows?: number;
   /** Let the graph count the positions that its sharing layers compute. */
   readonly trace?: boolean;
+  /** Save the graph with packed weights into this folder. */
+  readonly saveTo?: string;
 }
 
 const DEFAULT_PLE_CACHE_ROWS = 1024;
@@ -50,7 +52,10 @@ export class Decoder {
     try {
       buildForward(g, shape, weights, options.trace);
       const threads = options.threads ?? (config.hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : Math.min(MOST_THREADS, availableParallelism()));
-      session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, threads);
+      session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, {
+        threads,
+        ...(options.saveTo !== undefined && { saveTo: options.saveTo }),
+      });
     } finally {
       weights.close();
     }
@@ -101,12 +106,12 @@ const keyCounts = (kind: string, count: number): Feeds => ({ [`keys_${kind}`]: i
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 /** External data is found relative to the graph's own folder, so the graph lies beside `chunks/` while it loads. */
-async function load(graph: Uint8Array, storeDir: string | undefined, threads: number): Promise<Session> {
-  if (!storeDir) return createSession(graph, { threads });
+async function load(graph: Uint8Array, storeDir: string | undefined, options: SessionOptions): Promise<Session> {
+  if (!storeDir) return createSession(graph, options);
   const path = join(storeDir, `.graph-${randomUUID()}.onnx`);
   try {
     await writeFile(path, graph);
-    return await createSession(path, { threads });
+    return await createSession(path, options);
   } finally {
     await unlink(path).catch(() => undefined);
   }

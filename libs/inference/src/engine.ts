@@ -5,6 +5,7 @@ import { Decoder } from './decoder.js';
 import type { ChatMessage, Engine, EngineStats, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
 import { generate } from './generate.js';
 import type { KvCache } from './kv-cache.js';
+import { readPrepared } from './prepared.js';
 import { loadTokenizer, type Tokenizer } from './tokenizer.js';
 
 const DEFAULT_CONTEXT_TOKENS = 2048;
@@ -19,7 +20,9 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
     throw new Error(`a context of ${contextTokens} tokens; model ${manifest.name} takes 1 to ${limit}`);
   signal?.throwIfAborted();
   const tokenizer = await readTokenizer(manifest, storeDir);
+  const prepared = await readPrepared(manifest, storeDir, slice);
   const decoder = await Decoder.open(manifest, storeDir, slice, {
+    ...(prepared && { prepared }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.pleCacheRows === undefined ? {} : { pleCacheRows: options.pleCacheRows }),
   });

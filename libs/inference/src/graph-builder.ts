@@ -20,11 +20,15 @@ import {
   type TensorProto,
   type ValueInfoProto,
 } from 'onnx-buf';
+import type { ExternalTensor } from './onnx-file.js';
 
 /** The name of a tensor inside the graph. */
 export type Value = string;
 type Attributes = Record<string, number | string | { float: number } | number[]>;
 type ElementType = 'float32' | 'uint8' | 'int32' | 'int64';
+
+/** Where an external tensor's bytes lie, and forms of it that were packed before. */
+export type ExternalPlace = Pick<ExternalTensor, 'location' | 'offset' | 'bytes'> & Partial<Pick<ExternalTensor, 'packed'>>;
 
 const ELEMENT_TYPE: Record<ElementType, DataType> = { float32: DataType.FLOAT, uint8: DataType.UINT8, int32: DataType.INT32, int64: DataType.INT64 };
 const IR_VERSION = 10n;
@@ -97,9 +101,15 @@ export class GraphBuilder {
   }
 
   /** Values that stay in another file, `location` relative to the graph's folder; 4096-aligned offsets are mapped in place. */
-  external(name: string, type: ElementType, shape: number[], location: string, offset: number, length: number): Value {
+  external(name: string, type: ElementType, shape: number[], place: ExternalPlace): Value {
     if (this.initializers.has(name)) return name;
-    const entries = { location, offset: String(offset), length: String(length) };
+    const { location, offset, bytes, packed = [] } = place;
+    const entries = {
+      location,
+      offset: String(offset),
+      length: String(bytes),
+      ...Object.fromEntries(packed.map((blob, i) => [`prepacked_${i}`, `${blob.key}|${blob.offset};${blob.bytes};${blob.flag}`])),
+    };
     this.initializers.set(
       name,
       create(TensorProtoSchema, {

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 
 // The only importer of onnxruntime-node.
@@ -10,10 +11,12 @@ export const runtime = { version: env.versions.node ?? '', executionProviders: [
 
 export interface SessionOptions {
   readonly threads: number;
+  /** Folder that gets `graph.onnx` and its weights, packed for this processor, beside it. */
+  readonly saveTo?: string;
 }
 
 /** Loads a graph from its bytes, or from a file whose external data lies beside it. */
-export async function createSession(graph: Uint8Array | string, { threads }: SessionOptions): Promise<Session> {
+export async function createSession(graph: Uint8Array | string, { threads, saveTo }: SessionOptions): Promise<Session> {
   const options: InferenceSession.SessionOptions = {
     executionProviders: runtime.executionProviders,
     intraOpNumThreads: threads,
@@ -23,6 +26,10 @@ export async function createSession(graph: Uint8Array | string, { threads }: Ses
     logSeverityLevel: 3,
     // An arena keeps what the longest prompt once needed; without it decoding is as fast and the memory comes back.
     enableCpuMemArena: false,
+    ...(saveTo !== undefined && {
+      optimizedModelFilePath: join(saveTo, 'graph.onnx'),
+      extra: { session: { save_external_prepacked_constant_initializers: '1', optimized_model_external_initializers_file_name: 'weights.bin' } },
+    }),
   };
   const session = typeof graph === 'string' ? await InferenceSession.create(graph, options) : await InferenceSession.create(graph, options);
   return new Session(session);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Chunk, Manifest, ModelConfig } from '@matfleet/model';
 import { MAPPED_FROM_BYTES } from './chunk-writer.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
+import type { Prepared } from './prepared.js';
 import { dequantize, type Bits } from './quantize.js';
 
 type TensorEntry = Chunk['tensors'][number];
@@ -24,6 +25,8 @@ export interface WeightOptions {
   readonly mappedFromBytes?: number;
   /** How quantised products are computed: `int8` rounds activations too, `float32` does not. By default only wide models round: they gain most. */
   readonly activations?: 'int8' | 'float32';
+  /** Packed matrices to use instead of packing them anew. */
+  readonly prepared?: Prepared;
   /** Replace quantised matrices by the float32 ones they stand for. */
   readonly dequantized?: boolean;
 }
@@ -199,7 +202,11 @@ export class Weights {
   private external(g: GraphBuilder, name: string): Value {
     const { chunkId, tensor } = this.find(name);
     this.usesExternalData = true;
-    return g.external(name, tensor.dtype === 'uint8' ? 'uint8' : 'float32', tensor.shape, `chunks/${chunkId}`, tensor.offset, tensor.bytes);
+    const prepared = this.options.prepared?.tensors.get(name);
+    const place = prepared
+      ? { location: this.options.prepared!.file, ...prepared }
+      : { location: `chunks/${chunkId}`, offset: tensor.offset, bytes: tensor.bytes };
+    return g.external(name, tensor.dtype === 'uint8' ? 'uint8' : 'float32', tensor.shape, place);
   }
 
   /** N and K of a stored matrix; K may end inside the last block. */
