@@ -286,6 +286,18 @@ describe('a network that breaks streams', () => {
     expect(reported()).toEqual(['2 PHASE_ACTIVE']);
   });
 
+  it('keeps the device reachable: between two spells of Sync one stream is tried, without waiting', async () => {
+    await start({ refuseStreams: true, heartbeatMs: 100 });
+    const device = new TestDevice({ syncAfter: 2, syncForMs: 300 });
+    await hellos(1);
+    const since = Date.now();
+    // Each spell begins with a Hello.
+    await hellos(4, 6_000);
+    expect(Date.now() - since).toBeLessThan(4_000);
+    const spell = ['streams do not get through', 'welcome', 'trying a stream again'];
+    expect(device.states.map(({ why }) => why).slice(0, 10)).toEqual(['streams do not get through', ...spell, ...spell, ...spell]);
+  });
+
   it('is tried with a stream again when Sync fails too', async () => {
     const network = { refuseStreams: true, heartbeatMs: 100 };
     await start(network);

@@ -14,7 +14,7 @@ import {
   type SyncResponse,
   type Welcome,
 } from '@matfleet/protocol';
-import { failuresAfter, retryPlan } from './backoff.js';
+import { failuresAfter, HEALTHY_MS, retryPlan } from './backoff.js';
 import { ReportSpool } from './spool.js';
 
 /** What the device answers to the session's events. None may throw. */
@@ -39,6 +39,8 @@ export interface SessionOptions {
   readonly welcomeTimeoutMs?: number;
   /** Streams in a row that got no Welcome before one round trip by Sync is tried. */
   readonly syncAfter?: number;
+  /** How long Sync stands in before a stream is tried again. */
+  readonly syncForMs?: number;
 }
 
 type Link = { readonly send: (message: SessionRequest) => void };
@@ -74,6 +76,7 @@ export class DeviceSession {
 
   /** Runs until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
+    const { syncAfter = 3 } = this.options;
     let failures = 0;
     let unwelcomed = 0;
     while (!signal.aborted) {
@@ -82,13 +85,15 @@ export class DeviceSession {
       if (failures > 0) await sleep(plan.beforeMs, signal);
       if (signal.aborted) return;
       const ended = await this.stream(signal);
+      let { healthyMs } = ended;
       unwelcomed = ended.welcome ? 0 : unwelcomed + 1;
-      if (unwelcomed >= (this.options.syncAfter ?? 3)) {
-        const polled = await this.poll(signal);
-        if (polled) unwelcomed = 0;
+      if (unwelcomed >= syncAfter) {
+        healthyMs = await this.poll(signal);
+        // One stream is tried between two spells of Sync; waiting for more of them would leave the device offline most of the time.
+        if (healthyMs > 0) unwelcomed = syncAfter - 1;
       }
       if (signal.aborted) return;
-      failures = ended.drainMs === undefined ? failuresAfter(failures, ended.healthyMs) : 0;
+      failures = ended.drainMs === undefined ? failuresAfter(failures, healthyMs) : 0;
       // Everybody lost the session together when the server went away; come back spread out.
       const spread = ended.drainMs ?? ended.welcome?.reconnectJitterMs ?? 0;
       const restMs = failures > 1 ? plan.windowMs - (performance.now() - startedAt) : 0;
@@ -161,21 +166,22 @@ export class DeviceSession {
     });
   }
 
-  /** Exchanges the same messages by unary calls while streams do not get through; true once one call worked. */
-  private async poll(signal: AbortSignal): Promise<boolean> {
+  /** Exchanges the same messages by unary calls while streams do not get through. Milliseconds for which that worked; a whole spell counts as healthy. */
+  private async poll(signal: AbortSignal): Promise<number> {
     const { handlers } = this.options;
     const outbox: SessionRequest[] = [{ message: { $case: 'hello', value: await handlers.hello() } }];
     let epoch = 0n;
     let heartbeatMs = 5_000;
     let worked = false;
-    const until = performance.now() + 60_000;
+    const startedAt = performance.now();
+    const until = startedAt + (this.options.syncForMs ?? 60_000);
     while (!signal.aborted && performance.now() < until) {
       let answer: SyncResponse;
       try {
         answer = await this.sync(epoch, outbox.splice(0), signal);
       } catch (error) {
         this.unlink((error as Error).message);
-        return worked;
+        return worked ? performance.now() - startedAt : 0;
       }
       worked = true;
       for (const { message } of answer.messages) {
@@ -185,12 +191,12 @@ export class DeviceSession {
           this.connect({ send: (request) => void outbox.push(request) });
         } else if (message) this.receive(message);
       }
-      if (epoch === 0n) return false;
+      if (epoch === 0n) return 0;
       if (outbox.length === 0) await sleep(heartbeatMs, signal);
       this.beat();
     }
     this.unlink('trying a stream again');
-    return worked;
+    return HEALTHY_MS;
   }
 
   private sync(epoch: bigint, messages: SessionRequest[], signal: AbortSignal): Promise<SyncResponse> {
