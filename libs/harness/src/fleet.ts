@@ -15,7 +15,7 @@ export interface FleetOptions {
 
 /** Three boxes of different size: what each one's operator grants to weights, K/V and activations. */
 export const boxes = [
-  { name: 'kiosk', modelMemory: '1.45MiB' },
+  { name: 'kiosk', modelMemory: '1.52MiB' },
   { name: 'gateway', modelMemory: '1.6MiB' },
   { name: 'server', modelMemory: '4MiB' },
 ] as const;
