@@ -3,24 +3,23 @@ import { unlink, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type ModelConfig, type Slice } from '@matfleet/model';
+import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache } from './kv-cache.js';
 import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions } from './onnx.js';
-import { PleStore } from './ple-store.js';
-import { TokenEmbedding } from './token-embedding.js';
 import { Weights, type WeightOptions } from './weights.js';
 
 export interface DecoderOptions extends WeightOptions {
   readonly threads?: number;
-  readonly pleCacheRows?: number;
+  /** Shared with other slices; by default the decoder opens its own and closes them with itself. */
+  readonly tables?: EmbeddingTables;
   /** Let the graph count the positions that its sharing layers compute. */
   readonly trace?: boolean;
   /** Save the graph with packed weights into this folder. */
   readonly saveTo?: string;
 }
 
-const DEFAULT_PLE_CACHE_ROWS = 1024;
 /** Below this width one thread is faster than the hand-over between two. */
 const SINGLE_THREAD_HIDDEN = 1024;
 const MOST_THREADS = 4;
@@ -30,13 +29,14 @@ export class Decoder {
   /** Positions each kept K/V-sharing layer computed in the latest pass; filled when opened with `trace`. */
   sharedLayerPositions: readonly number[] = [];
   private closed = false;
+  private running: Promise<unknown> = Promise.resolve();
 
   private constructor(
     readonly config: ModelConfig,
     private readonly shape: SliceShape,
     private readonly session: Session,
-    private readonly embedding: TokenEmbedding,
-    readonly ple: PleStore,
+    private readonly tables: EmbeddingTables,
+    private readonly ownsTables: boolean,
   ) {}
 
   /** `storeDir` holds `chunks/` with every chunk of the slice, verified. */
@@ -44,7 +44,7 @@ export class Decoder {
     const { config } = manifest;
     const edges = bandEdges(manifest);
     validateSlice(config, slice, edges);
-    const shape: SliceShape = { config, widths: sliceWidths(config, slice), bandEdges: edges };
+    const shape: SliceShape = { config, slice, widths: sliceWidths(config, slice), bandEdges: edges };
     const chunks = chunksOf(manifest, slice);
     const g = new GraphBuilder();
     const weights = new Weights(manifest, chunks, storeDir, options);
@@ -59,8 +59,12 @@ export class Decoder {
     } finally {
       weights.close();
     }
-    const ple = new PleStore(config, manifest.precision, chunks, storeDir, keptLayers(shape), options.pleCacheRows ?? DEFAULT_PLE_CACHE_ROWS);
-    return new Decoder(config, shape, session, new TokenEmbedding(config, chunks, storeDir), ple);
+    return new Decoder(config, shape, session, options.tables ?? new EmbeddingTables(manifest, chunks, storeDir), options.tables === undefined);
+  }
+
+  /** Layers whose keys and values this slice computes. */
+  get ownedLayers(): number[] {
+    return cachedLayers(this.shape).map(({ layer }) => layer);
   }
 
   /** `passTokens` is the most that one pass may bring. */
@@ -71,23 +75,30 @@ export class Decoder {
   /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of the last `wanted` of them, in order. */
   async forward(tokenIds: readonly number[], cache: KvCache, wanted = 1): Promise<Float32Array[]> {
     if (this.closed) throw new Error('the model was closed');
+    const pass = this.pass(tokenIds, cache, wanted);
+    this.running = pass.catch(() => undefined);
+    return pass;
+  }
+
+  private async pass(tokenIds: readonly number[], cache: KvCache, wanted: number): Promise<Float32Array[]> {
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
     const S = tokenIds.length;
     cache.prepare(S);
     const start = cache.length;
     const end = start + S;
+    const layers = keptLayers(this.shape);
     const feeds = {
-      embeds: float32(this.embedding.read(tokenIds), [1, S, D]),
-      ple_rows: float32(this.ple.read(tokenIds), [1, S, keptLayers(this.shape).length, P]),
+      embeds: float32(this.tables.tokens.read(tokenIds), [1, S, D]),
+      ple_rows: float32(this.tables.ple.read(tokenIds, layers), [1, S, layers.length, P]),
       positions: int64(range(start, end)),
       wanted: int64(range(S - wanted, S)),
       ...keyCounts('full', end),
       ...keyCounts('sliding', cache.slidingLength + S),
-      ...cache.feeds(),
+      ...cache.feeds(this.ownedLayers),
     };
-    const results = await this.session.run(feeds, cache.fetches(sharingLayers(this.shape)));
-    cache.advance(S);
+    const results = await this.session.run(feeds, cache.fetches(this.ownedLayers, sharingLayers(this.shape)));
+    cache.advance(S, this.ownedLayers);
     if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
     const logits = floatsOf(results['logits']!);
     return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views
@@ -96,8 +107,8 @@ export class Decoder {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    this.ple.close();
-    this.embedding.close();
+    await this.running;
+    if (this.ownsTables) this.tables.close();
     await this.session.close();
   }
 }

@@ -10,7 +10,12 @@ export interface OpenEngineOptions {
   readonly manifest: Manifest;
   /** The folder that holds `chunks/<sha256>`. */
   readonly storeDir: string;
+  /** Loaded at once, and used where an inference names none. */
   readonly sliceId: string;
+  /** Further slices that an inference may name or change to; the store must hold their chunks. */
+  readonly otherSlices?: readonly string[];
+  /** Slices loaded at the same time, at least 1; by default all of them. The least recently used one makes room. */
+  readonly mostOpenSlices?: number;
   /** Prompt and answer together; at most the model's own limit. */
   readonly contextTokens?: number;
   /** Per-layer embedding rows kept in memory, for each plane. */
@@ -20,9 +25,13 @@ export interface OpenEngineOptions {
   readonly signal?: AbortSignal;
 }
 
-/** One slice of one model version, ready to answer. It serves one inference at a time. */
+/** One model version, ready to answer with one slice or several. It serves one inference at a time. */
 export interface Engine {
   readonly sliceId: string;
+  /** Slices loaded now. */
+  readonly openSlices: readonly string[];
+  /** Loads another of the engine's slices ahead of its use. */
+  loadSlice(sliceId: string): Promise<void>;
   readonly contextTokens: number;
   /** Chat template and tokenizer; control tokens spelled out in a user's text stay text. */
   tokenize(messages: readonly ChatMessage[]): number[];
@@ -54,6 +63,16 @@ export interface GenerateOptions {
   readonly maxTokens?: number;
   /** Absent: greedy. */
   readonly sampling?: SamplingOptions;
+  /** The slice that answers; by default the engine's. */
+  readonly sliceId?: string;
+  /** Asked before each further token, with the number of tokens so far: the slice that computes it. */
+  readonly sliceFor?: (outputTokens: number) => string;
+  /**
+   * When the slice changes, `keep` goes on with the keys and values that the other slice computed: no cost, slightly other numbers than a
+   * fresh run of the new slice. `prefill` computes the whole context anew: exactly the fresh run's numbers. Where the new slice has a layer
+   * with keys and values of its own that the old one skipped, `keep` prefills too.
+   */
+  readonly onSwitch?: 'keep' | 'prefill';
   readonly signal?: AbortSignal;
 }
 
@@ -61,6 +80,8 @@ export interface TokenEvent {
   readonly tokenId: number;
   /** Text that is certain now; '' while a character's bytes are incomplete. */
   readonly text: string;
+  /** The slice that computed it. */
+  readonly sliceId: string;
 }
 
 export interface GenerateResult {

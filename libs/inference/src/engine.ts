@@ -1,11 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { prefillChunkTokens, sliceById, type Manifest } from '@matfleet/model';
-import { Decoder } from './decoder.js';
 import type { ChatMessage, Engine, EngineStats, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
 import { generate } from './generate.js';
 import type { KvCache } from './kv-cache.js';
-import { readPrepared } from './prepared.js';
+import { SliceSet } from './slice-set.js';
 import { loadTokenizer, type Tokenizer } from './tokenizer.js';
 
 const DEFAULT_CONTEXT_TOKENS = 2048;
@@ -20,17 +19,25 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
     throw new Error(`a context of ${contextTokens} tokens; model ${manifest.name} takes 1 to ${limit}`);
   signal?.throwIfAborted();
   const tokenizer = await readTokenizer(manifest, storeDir);
-  const prepared = await readPrepared(manifest, storeDir, slice);
-  const decoder = await Decoder.open(manifest, storeDir, slice, {
-    ...(prepared && { prepared }),
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-    ...(options.pleCacheRows === undefined ? {} : { pleCacheRows: options.pleCacheRows }),
-  });
-  if (signal?.aborted) {
-    await decoder.close();
-    signal.throwIfAborted();
+  const ids = [...new Set([slice.id, ...(options.otherSlices ?? [])])];
+  const slices = await SliceSet.create(
+    manifest,
+    storeDir,
+    ids.map((id) => sliceById(manifest, id)),
+    {
+      mostOpen: Math.max(1, options.mostOpenSlices ?? ids.length),
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+      ...(options.pleCacheRows === undefined ? {} : { pleCacheRows: options.pleCacheRows }),
+    },
+  );
+  try {
+    await slices.use(slice.id);
+    signal?.throwIfAborted();
+    return new SliceEngine(slice.id, contextTokens, slices, tokenizer, manifest);
+  } catch (error) {
+    await slices.close();
+    throw error;
   }
-  return new SliceEngine(slice.id, contextTokens, decoder, tokenizer, manifest.name);
 }
 
 class SliceEngine implements Engine {
@@ -41,15 +48,23 @@ class SliceEngine implements Engine {
   constructor(
     readonly sliceId: string,
     readonly contextTokens: number,
-    private readonly decoder: Decoder,
+    private readonly slices: SliceSet,
     private readonly tokenizer: Tokenizer | undefined,
-    private readonly modelName: string,
+    private readonly manifest: Manifest,
   ) {
-    this.cache = decoder.newCache(contextTokens, prefillChunkTokens(decoder.config));
+    this.cache = slices.newCache(contextTokens, prefillChunkTokens(manifest.config));
+  }
+
+  get openSlices(): readonly string[] {
+    return this.slices.openIds;
+  }
+
+  async loadSlice(sliceId: string): Promise<void> {
+    await this.slices.use(sliceId);
   }
 
   tokenize(messages: readonly ChatMessage[]): number[] {
-    if (!this.tokenizer) throw new Error(`model ${this.modelName} has no tokenizer: give token ids`);
+    if (!this.tokenizer) throw new Error(`model ${this.manifest.name} has no tokenizer: give token ids`);
     return this.tokenizer.encodeChat(messages);
   }
 
@@ -58,15 +73,16 @@ class SliceEngine implements Engine {
     if (this.busy) throw new Error('the engine serves one inference at a time and is busy');
     this.busy = true;
     try {
-      this.cache.reset();
       const tokenizer = this.tokenizer;
       const silent = { push: () => '', end: () => '' };
       return yield* generate(
-        this.decoder,
+        (sliceId) => this.slices.use(sliceId),
+        this.manifest.config,
+        this.sliceId,
         this.cache,
         promptIds,
         options,
-        prefillChunkTokens(this.decoder.config),
+        prefillChunkTokens(this.manifest.config),
         () => tokenizer?.textStream() ?? silent,
       );
     } finally {
@@ -75,14 +91,14 @@ class SliceEngine implements Engine {
   }
 
   stats(): EngineStats {
-    const { ple } = this.decoder;
+    const { ple } = this.slices.tables;
     return { pleRowsRead: ple.rowsRead, pleRowsCached: ple.rowsCached, pleCacheHits: ple.cacheHits, kvBytes: this.cache.bytes };
   }
 
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    await this.decoder.close();
+    await this.slices.close();
   }
 }
 

@@ -1,4 +1,4 @@
-import { firstSharedLayer, kvSource, type ModelConfig } from '@matfleet/model';
+import { firstSharedLayer, kvSource, type ModelConfig, type Slice } from '@matfleet/model';
 import { bandName } from './import-chunks.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { CachedLayer } from './kv-cache.js';
@@ -17,6 +17,7 @@ import type { Weights } from './weights.js';
 
 export interface SliceShape {
   readonly config: ModelConfig;
+  readonly slice: Pick<Slice, 'ffn' | 'skip'>;
   /** FFN width per original layer, 0 where skipped. */
   readonly widths: readonly number[];
   /** Per layer, the widths at which its bands end. */
@@ -26,10 +27,10 @@ export interface SliceShape {
 export const keptLayers = ({ widths }: SliceShape): number[] => widths.flatMap((width, layer) => (width > 0 ? [layer] : []));
 
 /** Kept layers that own K/V. */
-export const cachedLayers = (shape: SliceShape): CachedLayer[] =>
-  keptLayers(shape)
-    .filter((layer) => layer < firstSharedLayer(shape.config))
-    .map((layer) => ({ layer, sliding: shape.config.layerTypes[layer] === 'sliding_attention' }));
+export const cachedLayers = ({ config, slice }: Pick<SliceShape, 'config' | 'slice'>): CachedLayer[] =>
+  Array.from({ length: firstSharedLayer(config) }, (_, layer) => layer)
+    .filter((layer) => !slice.skip.includes(layer))
+    .map((layer) => ({ layer, sliding: config.layerTypes[layer] === 'sliding_attention' }));
 
 /** Kept layers that read another layer's K/V, and that layer. */
 export const sharingLayers = (shape: SliceShape): Map<number, number> =>

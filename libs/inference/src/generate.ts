@@ -1,4 +1,4 @@
-import type { Manifest } from '@matfleet/model';
+import type { ModelConfig } from '@matfleet/model';
 import type { Decoder } from './decoder.js';
 import type { GenerateOptions, GenerateResult, TokenEvent } from './engine-api.js';
 import type { KvCache } from './kv-cache.js';
@@ -9,9 +9,11 @@ export interface TextStream {
   end(): string;
 }
 
-/** Decodes after `promptIds` until a stop token, the token limit, a full context or an abort. `now` is in milliseconds. */
+/** Decodes after `promptIds` until a stop token, the token limit, a full context or an abort. `use` loads a slice. `now` is in milliseconds. */
 export async function* generate(
-  decoder: Decoder,
+  use: (sliceId: string) => Promise<Decoder>,
+  config: ModelConfig,
+  defaultSliceId: string,
   cache: KvCache,
   promptIds: readonly number[],
   options: GenerateOptions,
@@ -19,7 +21,6 @@ export async function* generate(
   textStream: () => TextStream,
   now: () => number = () => performance.now(),
 ): AsyncGenerator<TokenEvent, GenerateResult> {
-  const { config } = decoder;
   const startedAt = now();
   const maxTokens = options.maxTokens ?? Infinity;
   checkPrompt(promptIds, config, cache.contextTokens);
@@ -39,13 +40,22 @@ export async function* generate(
     text: whole + text.end(),
   });
 
-  let logits: Float32Array | undefined;
-  for (let at = 0; at < promptIds.length; at += chunkTokens) {
-    if (options.signal?.aborted) return result('cancelled');
-    const chunk = promptIds.slice(at, at + chunkTokens);
-    logits = (await decoder.forward(chunk, cache))[0];
-    await breathe();
-  }
+  /** Logits after `ids`, computed from nothing; undefined when aborted on the way. */
+  const prefill = async (ids: readonly number[]): Promise<Float32Array | undefined> => {
+    cache.reset();
+    let logits: Float32Array | undefined;
+    for (let at = 0; at < ids.length; at += chunkTokens) {
+      if (options.signal?.aborted) return undefined;
+      logits = (await decoder.forward(ids.slice(at, at + chunkTokens), cache))[0];
+      await breathe();
+    }
+    return logits;
+  };
+
+  let sliceId = options.sliceId ?? defaultSliceId;
+  let decoder = await use(sliceId);
+  const ids = [...promptIds];
+  let logits = await prefill(ids);
   for (;;) {
     if (options.signal?.aborted) return result('cancelled');
     const tokenId = choose(logits!);
@@ -57,11 +67,16 @@ export async function* generate(
     }
     const piece = text.push(tokenId);
     whole += piece;
-    yield { tokenId, text: piece };
+    ids.push(tokenId);
+    yield { tokenId, text: piece, sliceId };
     if (outputTokens >= maxTokens) return result('max-tokens');
     if (cache.length >= cache.contextTokens) return result('context-full');
     if (options.signal?.aborted) return result('cancelled');
-    logits = (await decoder.forward([tokenId], cache))[0];
+    const next = options.sliceFor?.(outputTokens) ?? sliceId;
+    const changed = next !== sliceId;
+    if (changed) [sliceId, decoder] = [next, await use(next)];
+    if (changed && (options.onSwitch === 'prefill' || !cache.holds(decoder.ownedLayers))) logits = await prefill(ids);
+    else logits = (await decoder.forward([tokenId], cache))[0];
     await breathe();
   }
 }
@@ -69,7 +84,7 @@ export async function* generate(
 /** Passes block their thread; between two, timers, sockets and an abort get their turn. */
 const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-function checkPrompt(promptIds: readonly number[], config: Manifest['config'], contextTokens: number): void {
+function checkPrompt(promptIds: readonly number[], config: ModelConfig, contextTokens: number): void {
   if (promptIds.length === 0) throw new Error('the prompt is empty');
   if (promptIds.length > contextTokens) throw new Error(`the prompt has ${promptIds.length} tokens, the context holds ${contextTokens}`);
   for (const id of promptIds)

@@ -17,6 +17,8 @@ export class KvCache {
   /** Positions that sliding layers hold now. */
   slidingLength = 0;
   readonly slidingCapacity: number;
+  /** Layers whose positions are all there. */
+  private whole: ReadonlySet<number>;
   private readonly pairs: (CachedLayer & { readonly key: Tensor; readonly value: Tensor })[];
 
   /** `passTokens` is the most that `advance` is called with. */
@@ -33,6 +35,7 @@ export class KvCache {
       const buffer = (): Tensor => float32(new Float32Array(K * room * d), [1, K, room, d]);
       return { layer, sliding, key: buffer(), value: buffer() };
     });
+    this.whole = new Set(layers.map(({ layer }) => layer));
   }
 
   get bytes(): number {
@@ -43,6 +46,12 @@ export class KvCache {
   reset(): void {
     this.length = 0;
     this.slidingLength = 0;
+    this.whole = new Set(this.pairs.map(({ layer }) => layer));
+  }
+
+  /** Whether every position of these layers was computed: a slice that owns a layer which an earlier one skipped cannot go on from here. */
+  holds(layers: readonly number[]): boolean {
+    return layers.every((layer) => this.whole.has(layer));
   }
 
   /** Makes room for a pass over `count` new positions. */
@@ -55,17 +64,19 @@ export class KvCache {
     this.slidingLength = kept;
   }
 
-  advance(count: number): void {
+  /** After a pass over `count` positions that computed these layers. */
+  advance(count: number, layers: readonly number[]): void {
     this.length += count;
     this.slidingLength += count;
+    if (layers.length < this.whole.size) this.whole = new Set(layers.filter((layer) => this.whole.has(layer)));
   }
 
-  feeds(): Feeds {
-    return this.named((layer) => `past.${layer}`);
+  feeds(layers: readonly number[]): Feeds {
+    return this.named('past', layers);
   }
 
   /** The same buffers as outputs: a pass writes into them. `sharing` are layers that read another layer's keys and values, by that layer. */
-  fetches(sharing: ReadonlyMap<number, number>): Feeds {
+  fetches(layers: readonly number[], sharing: ReadonlyMap<number, number>): Feeds {
     const owners = new Map(this.pairs.map((pair) => [pair.layer, pair]));
     const shared = [...sharing].flatMap(([layer, donor]) => {
       const { key, value } = owners.get(donor)!;
@@ -74,15 +85,17 @@ export class KvCache {
         [`present.${layer}.value`, value],
       ];
     });
-    return { ...this.named((layer) => `present.${layer}`), ...Object.fromEntries(shared) };
+    return { ...this.named('present', layers), ...Object.fromEntries(shared) };
   }
 
-  private named(prefix: (layer: number) => string): Feeds {
+  private named(prefix: string, layers: readonly number[]): Feeds {
     return Object.fromEntries(
-      this.pairs.flatMap(({ layer, key, value }) => [
-        [`${prefix(layer)}.key`, key],
-        [`${prefix(layer)}.value`, value],
-      ]),
+      this.pairs
+        .filter(({ layer }) => layers.includes(layer))
+        .flatMap(({ layer, key, value }) => [
+          [`${prefix}.${layer}.key`, key],
+          [`${prefix}.${layer}.value`, value],
+        ]),
     );
   }
 

@@ -23,15 +23,13 @@ export class PleStore {
     precision: Manifest['precision'],
     chunks: readonly Chunk[],
     storeDir: string,
-    /** Kept layers, ascending: the order of the rows that `read` returns. */
-    private readonly layers: readonly number[],
     cacheRows: number,
   ) {
     const width = config.hiddenSizePerLayerInput;
     const bits = ({ fp32: 32, int8: 8, int4: 4 } as const)[precision.kind];
     const planes = new Map<string, Plane>();
     for (const { id, part, tensors } of chunks) {
-      if (part.kind !== 'plane' || !part.layers.some((layer) => layers.includes(layer))) continue;
+      if (part.kind !== 'plane') continue;
       const tensor = tensors[0]!;
       const format = { layers: part.layers.length, width, bits, block: tensor.block ?? width };
       const key = part.layers.join(',');
@@ -47,14 +45,15 @@ export class PleStore {
     return this.planes.reduce((sum, plane) => sum + plane.rows.size, 0);
   }
 
-  /** Scaled rows of these tokens, (S, n, P). Ids without a row of their own (soft tokens) take row 0. */
-  read(tokenIds: readonly number[]): Float32Array {
+  /** Scaled rows of these tokens for n layers, in the order given, (S, n, P). Ids without a row of their own (soft tokens) take row 0. */
+  read(tokenIds: readonly number[], layers: readonly number[]): Float32Array {
     const P = this.config.hiddenSizePerLayerInput;
-    const n = this.layers.length;
+    const n = layers.length;
     const scale = Math.sqrt(P);
     const out = new Float32Array(tokenIds.length * n * P);
     for (const plane of this.planes) {
-      const places = plane.layers.map((layer) => this.layers.indexOf(layer));
+      const places = plane.layers.map((layer) => layers.indexOf(layer));
+      if (places.every((place) => place < 0)) continue;
       tokenIds.forEach((id, s) => {
         const row = this.row(plane, id < this.config.vocabSizePerLayerInput ? id : 0);
         places.forEach((place, i) => {
