@@ -1,0 +1,117 @@
+import { appendFile, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { publishedShapes, type Manifest, type ModelConfig } from '@matfleet/model';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { Decoder, type DecoderOptions } from './decoder.js';
+import { openEngine } from './engine.js';
+import { prepare } from './prepare.js';
+import { preparedDir, readPrepared } from './prepared.js';
+import { synthPackage } from './synth.js';
+import { largestDifference, withFolder } from './testing-fixture.js';
+
+/** E4B's structure, with matrices just large enough to be mapped. */
+const config: ModelConfig = {
+  ...publishedShapes.e4b,
+  vocabSize: 512,
+  vocabSizePerLayerInput: 512,
+  hiddenSize: 1024,
+  hiddenSizePerLayerInput: 32,
+  numHiddenLayers: 10,
+  numKvSharedLayers: 5,
+  intermediateSize: Array<number>(10).fill(1024),
+  layerTypes: publishedShapes.e4b.layerTypes.slice(0, 10),
+  activationSparsityPattern: publishedShapes.e4b.activationSparsityPattern.slice(0, 10),
+  headDim: 64,
+};
+const prompt = Array.from({ length: 40 }, (_, i) => 3 + ((i * 37) % 500));
+
+async function logitsOf(manifest: Manifest, storeDir: string, options: DecoderOptions): Promise<Float32Array[]> {
+  const decoder = await Decoder.open(manifest, storeDir, manifest.slices[0]!, options);
+  try {
+    return (await decoder.forward(prompt, decoder.newCache(prompt.length, prompt.length), prompt.length)).map((row) => row.slice());
+  } finally {
+    await decoder.close();
+  }
+}
+
+describe('a prepared slice', () => {
+  let manifest: Manifest;
+  let storeDir: string;
+  let release: () => void;
+  let folder: Promise<void>;
+  const prepared = () => join(storeDir, 'prepared');
+  const slice = () => manifest.slices[0]!;
+  beforeAll(async () => {
+    await new Promise<void>((ready, failed) => {
+      folder = withFolder(async (dir) => {
+        storeDir = join(dir, 'package');
+        manifest = await synthPackage({ shape: config, out: storeDir, precision: 'int4', block: 64 });
+        ready();
+        await new Promise<void>((done) => (release = done));
+      });
+      folder.catch(failed);
+    });
+  });
+  afterAll(async () => {
+    release();
+    await folder;
+  });
+  beforeEach(async () => rm(prepared(), { recursive: true, force: true }));
+
+  const make = () => prepare({ manifest, storeDir, sliceId: slice().id });
+  const logits = (options: DecoderOptions): Promise<Float32Array[]> => logitsOf(manifest, storeDir, options);
+
+  it('computes what the unpacked slice computes, to the last bit', async () => {
+    const want = await logits({});
+    expect(await make()).toMatchObject({ made: true });
+    const found = await readPrepared(manifest, storeDir, slice());
+    expect(found!.tensors.size).toBeGreaterThan(20);
+    expect(largestDifference(await logits({ prepared: found! }), want)).toBe(0);
+  });
+
+  it('is made once and leaves nothing else behind', async () => {
+    const first = await make();
+    expect(await make()).toMatchObject({ made: false, bytes: first.bytes });
+    expect(await readdir(prepared())).toEqual([preparedDir(manifest, slice()).split('/').at(-1)]);
+    expect((await readdir(storeDir)).sort()).toEqual(['chunks', 'manifest.json', 'prepared']);
+  });
+
+  it.each([
+    ['its weights are cut short', (dir: string) => truncate(join(dir, 'weights.bin'), 4096)],
+    ['its weights have grown', (dir: string) => appendFile(join(dir, 'weights.bin'), 'x')],
+    ['its index is damaged', (dir: string) => writeFile(join(dir, 'index.json'), '{"format":')],
+    ['it was made by another runtime', (dir: string) => writeFile(join(dir, 'index.json'), '{"format":"matfleet-prepared-1","onnxRuntime":"1.0.0"}')],
+  ])('is not used, and made again, when %s', async (_, damage) => {
+    await make();
+    await damage(join(storeDir, preparedDir(manifest, slice())));
+    expect(await readPrepared(manifest, storeDir, slice())).toBeUndefined();
+    const engine = await openEngine({ manifest, storeDir, sliceId: slice().id, contextTokens: 64 });
+    expect((await engine.generate([2], { maxTokens: 1 }).next()).done).toBe(false);
+    await engine.close();
+    expect(await make()).toMatchObject({ made: true });
+    expect(await readPrepared(manifest, storeDir, slice())).toBeDefined();
+  });
+
+  it('says what is wrong and leaves the slice usable when the folder cannot be written', async () => {
+    await writeFile(prepared(), 'a file where the folder should be');
+    await expect(make()).rejects.toThrow(/ENOTDIR|EEXIST/);
+    await rm(prepared());
+    await mkdir(prepared());
+    expect(await logits({})).toHaveLength(prompt.length);
+  });
+});
+
+describe('a prepared slice whose products do not round activations', () => {
+  it('computes what a float32 graph over the dequantised weights computes, within 2e-3', () =>
+    withFolder(async (dir) => {
+      const storeDir = join(dir, 'package');
+      // Below this width activations stay float32; the FFN is still wide enough to be mapped.
+      const shape = { ...config, hiddenSize: 512 };
+      const manifest = await synthPackage({ shape, out: storeDir, precision: 'int4', block: 32 });
+      await prepare({ manifest, storeDir, sliceId: manifest.slices[0]!.id });
+      const prepared = (await readPrepared(manifest, storeDir, manifest.slices[0]!))!;
+      expect([...prepared.tensors.keys()].filter((name) => name.includes('mlp.'))).toHaveLength(30);
+      const exact = await logitsOf(manifest, storeDir, { dequantized: true });
+      expect(largestDifference(await logitsOf(manifest, storeDir, { prepared }), exact)).toBeLessThan(2e-3);
+    }));
+});
