@@ -90,8 +90,8 @@ export default tseslint.config(
   only(
     '@matfleet/inference',
     ['apps/agent/src/**/*.ts'],
-    ['apps/agent/src/engine/engine-process.ts'],
-    'the agent runs the engine in a child process: only engine/engine-process.ts imports it',
+    ['apps/agent/src/engine/{engine,prepare}-process.ts', '**/*.int-spec.ts'],
+    'the agent runs the engine in child processes: only engine/engine-process.ts and engine/prepare-process.ts import it',
   ),
   {
     files: ['apps/control-plane/src/**/*.ts'],

@@ -14,6 +14,8 @@ export interface ActivationOptions {
   readonly supervisor: Supervisor;
   readonly pleCacheRows?: number | undefined;
   readonly goldenTimeoutMs?: number;
+  /** Packs the candidate's weights for this processor, where that helps; never fails. */
+  readonly prepare: (candidate: EngineSpec, signal: AbortSignal) => Promise<void>;
 }
 
 export function engineSpec(store: ChunkStore, slot: Slot, pleCacheRows?: number): EngineSpec {
@@ -38,7 +40,9 @@ export async function activate(slot: Slot, options: ActivationOptions, signal: A
   const manifest = store.manifest(slot.modelVersionId);
   if (!manifest) throw new Error(`the manifest of model version ${slot.modelVersionId} is not in the store`);
   journal.update((state) => beginActivation(state, slot));
-  const engine = await host.start(engineSpec(store, slot, options.pleCacheRows), signal);
+  const candidate = engineSpec(store, slot, options.pleCacheRows);
+  await options.prepare(candidate, signal);
+  const engine = await host.start(candidate, signal);
   try {
     await checkGolden(engine, manifest, slot.sliceId, AbortSignal.any([signal, AbortSignal.timeout(options.goldenTimeoutMs ?? 120_000)]));
     journal.update(commit);

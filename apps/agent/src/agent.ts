@@ -25,13 +25,15 @@ import {
   type Slot,
   type Step,
 } from '@matfleet/device';
+import { mappedBytes, sliceById } from '@matfleet/model';
 import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Desired, type Hello, type Report } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, CandidateRejected, engineSpec } from './activation.js';
 import { ChunkStore } from './chunk-store.js';
 import type { Config } from './config.js';
 import { createEngineHost } from './engine/child-engine-host.js';
-import type { EngineHost } from './engine/engine-host.js';
+import type { EngineHost, EngineSpec } from './engine/engine-host.js';
+import { prepareSlice } from './engine/prepare-slice.js';
 import { createSupervisor, type Supervisor } from './engine/supervisor.js';
 import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
@@ -308,11 +310,33 @@ export class Agent {
     if (damaged.length > 0) return this.log.warn({ chunks: damaged }, 'chunks were damaged on disk; fetching them again');
     this.report(slot.generation, Phase.PHASE_ACTIVATING);
     const { journal, store, host, supervisor } = this;
-    await activate(slot, { journal, store, host, supervisor, pleCacheRows: this.config.pleCacheRows }, signal);
+    const prepare = (candidate: EngineSpec, until: AbortSignal): Promise<void> => this.prepare(candidate, until);
+    await activate(slot, { journal, store, host, supervisor, prepare, pleCacheRows: this.config.pleCacheRows }, signal);
     this.report(slot.generation, Phase.PHASE_ACTIVE);
     this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId }, 'active');
     const { active, previous, desired } = journal.current;
     await store.collectGarbage([active, previous, desired]);
+  }
+
+  /** Without prepared weights a slice runs too, in more private memory: whatever goes wrong is a warning. */
+  private async prepare(candidate: EngineSpec, signal: AbortSignal): Promise<void> {
+    const { store, config, log } = this;
+    const { active } = this.journal.current;
+    const keep = active && active.modelVersionId !== '' ? [engineSpec(store, active)] : [];
+    const manifest = store.manifest(candidate.modelVersionId)!;
+    try {
+      const done = await prepareSlice(
+        { storeDir: store.directory, slices: [candidate, ...keep], ...(config.threads !== undefined && { threads: config.threads }) },
+        { mappedBytes: mappedBytes(manifest, sliceById(manifest, candidate.sliceId)), availableBytes: measureMemory().availableBytes, signal },
+      );
+      if (done?.made) log.info({ sliceId: candidate.sliceId, bytes: done.bytes, ms: Math.round(done.ms) }, 'weights packed for this processor');
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn(
+        { sliceId: candidate.sliceId, reason: (error as Error).message },
+        'weights are not packed ahead: the engine packs them in private memory',
+      );
+    }
   }
 
   /** Milliseconds until the next try. */

@@ -1,14 +1,13 @@
 import { createHash } from 'node:crypto';
 import { open, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Chunk, Part } from '@matfleet/model';
+import { MAPPED_FROM_BYTES, type Chunk, type Part } from '@matfleet/model';
 
 type TensorEntry = Chunk['tensors'][number];
 
 /** ONNX Runtime maps tensors at these offsets in place; smaller ones are copied anyway and only need to be aligned for their type. */
 const MAP_ALIGNMENT = 4096;
 const SMALL_ALIGNMENT = 64;
-export const MAPPED_FROM_BYTES = 256 * 1024;
 
 /** Writes one chunk of a package: tensors one after another into a file that is named by its SHA-256 at the end. */
 export class ChunkWriter {

@@ -4,6 +4,7 @@ export { importCheckpoint } from './import.js';
 export { synthCheckpoint, synthPackage, type SynthOptions } from './synth.js';
 export { readSliceTable, type SliceTable } from './slice-table.js';
 export { prepare, type PrepareOptions, type PrepareResult } from './prepare.js';
+export { sweepPrepared } from './prepared.js';
 export { runtime } from './onnx.js';
 export { readManifest } from './package-dir.js';
 export type {

@@ -1,8 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { chunksOf, type Manifest, type Slice } from '@matfleet/model';
 import { z } from 'zod';
 import { externalTensors, type ExternalTensor } from './onnx-file.js';
@@ -96,6 +96,13 @@ export async function writePrepared(manifest: Manifest, storeDir: string, slice:
     await rm(partial, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** Removes every prepared slice but these, and what interrupted runs left. A slice that is in use stays mapped until it is closed. */
+export async function sweepPrepared(storeDir: string, keep: readonly { manifest: Manifest; slice: Pick<Slice, 'ffn' | 'skip'> }[]): Promise<void> {
+  const kept = new Set(keep.map(({ manifest, slice }) => basename(preparedDir(manifest, slice))));
+  for (const name of await readdir(join(storeDir, 'prepared')).catch(() => []))
+    if (!kept.has(name)) await rm(join(storeDir, 'prepared', name), { recursive: true, force: true });
 }
 
 type FileHandle = Awaited<ReturnType<typeof open>>;

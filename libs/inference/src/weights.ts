@@ -1,7 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Chunk, Manifest, ModelConfig } from '@matfleet/model';
-import { MAPPED_FROM_BYTES } from './chunk-writer.js';
+import { MAPPED_FROM_BYTES, type Chunk, type Manifest, type ModelConfig } from '@matfleet/model';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Prepared } from './prepared.js';
 import { dequantize, type Bits } from './quantize.js';

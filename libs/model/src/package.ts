@@ -37,3 +37,15 @@ export function chunksOf(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: P
     }
   });
 }
+
+/** Quantised matrices from this size on lie on page borders in their chunks, so that they can be mapped instead of copied. */
+export const MAPPED_FROM_BYTES = 256 * 1024;
+
+/** Bytes of a slice's matrices that are mapped: what packing them for a processor takes once more. 0 for small models. */
+export function mappedBytes(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): number {
+  return chunksOf(manifest, slice)
+    .filter(({ part }) => part.kind !== 'plane' && part.kind !== 'tokenizer')
+    .flatMap(({ tensors }) => tensors)
+    .filter(({ bytes, block }) => block !== undefined && bytes >= MAPPED_FROM_BYTES)
+    .reduce((sum, { bytes }) => sum + bytes, 0);
+}
