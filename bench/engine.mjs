@@ -1,10 +1,10 @@
 // Speed and memory of the engine at full size, on a package of random weights in the published shape. What is measured and how: bench/README.md.
 import { execFile } from 'node:child_process';
-import { access, mkdir } from 'node:fs/promises';
+import { access, mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, homedir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { readManifest, runtime, synthPackage } from '@matfleet/inference';
+import { prepare, readManifest, runtime, synthPackage } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { probeMemoryBandwidth } from '../apps/agent/dist/hardware/bandwidth.js';
 
@@ -21,7 +21,10 @@ export const usage = `[options]
   --context N            room for K/V in tokens (the longest prompt and its answer)
   --repeats N            runs of each length; medians are reported (3)
   --cache DIR            where random packages are kept (~/.cache/matfleet/bench)
+  --switch a,b,c         also change between these slices at every token, --generate tokens long
+  --prepare              pack the weights for this processor first, as an agent does
   --vs 'llama-bench …'   run a peer in alternation: a llama-bench command with -m and nothing else, and print the ratios
+  --write                replace the committed table of this shape, slice and block
   --json                 one JSON document on stdout`;
 
 export async function run(args) {
@@ -38,7 +41,10 @@ export async function run(args) {
       context: { type: 'string' },
       repeats: { type: 'string', default: '3' },
       cache: { type: 'string', default: join(homedir(), '.cache/matfleet/bench') },
+      switch: { type: 'string' },
+      prepare: { type: 'boolean', default: false },
       vs: { type: 'string' },
+      write: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
@@ -52,13 +58,16 @@ export async function run(args) {
   const manifest = await readManifest(dir);
   const slice = sliceById(manifest, values.slice ?? values.shape);
 
+  const switching = values.switch ? values.switch.split(',').map((id) => sliceById(manifest, id).id) : [];
+  const prepared = values.prepare ? await prepare({ manifest, storeDir: dir, sliceId: slice.id, threads }) : undefined;
+
   const bandwidth = await bandwidthOf(threads);
   const ours = [];
   const theirs = [];
   // In alternation, so that a neighbour's noise meets both.
   for (let repeat = 0; repeat < repeats; repeat++) {
     note(`run ${repeat + 1} of ${repeats}`);
-    ours.push(await measure({ dir, sliceId: slice.id, threads, prompts, generate, contextTokens, repeats: 1 }));
+    ours.push(await measure({ dir, sliceId: slice.id, threads, prompts, generate, contextTokens, repeats: 1, switching }));
     if (values.vs) theirs.push(await measurePeer(values.vs, { threads, prompts, generate }));
   }
 
@@ -94,9 +103,24 @@ export async function run(args) {
     lengths,
     afterLoad: last.afterLoad,
     ...last.memory,
+    ...(prepared && { prepared }),
+    ...(switching.length > 0 && {
+      switched: last.switched.map(({ id, aloneMs, switchedMs }) => ({
+        id,
+        aloneMs: median(aloneMs),
+        switchedMs: median(switchedMs),
+        tokens: switchedMs.length,
+      })),
+    }),
     pleRowsRead: last.stats.pleRowsRead,
     pleCacheHits: last.stats.pleCacheHits,
   };
+  if (values.write) {
+    const file = new URL(`results/engine-${slice.id}-${manifest.precision.kind}-${manifest.precision.block}.md`, import.meta.url);
+    // The peer's own path says nothing to a reader.
+    const command = args.filter((arg) => arg !== '--write').map((arg) => (arg.includes(' ') ? `'${basename(arg.split(' ')[0])} -m …'` : arg));
+    await writeFile(file, `# The engine: ${slice.id} of ${values.shape}\n\n\`npm run bench -- engine ${command.join(' ')}\`\n\n${render(report)}\n`);
+  }
   console.log(values.json ? JSON.stringify(report, null, 2) : render(report));
   return 0;
 }
@@ -184,8 +208,17 @@ function render(report) {
     line(header.map(() => '---:')),
     ...rows.map(line),
     '',
-    `load ${report.loadMs.toFixed(0)} ms; first token after a 32-token prompt ${report.firstTokenMs.toFixed(0)} ms; memory bandwidth ${(report.bandwidthBytesPerSecond / 1e9).toFixed(1)} GB/s`,
-    `MB after the run: resident ${mb(report.rssBytes)}, private ${mb(report.privateBytes)}, mapped ${mb(report.fileBytes)}, PSS ${mb(report.pssBytes)}; peak ${mb(report.peakRssBytes)}; after loading: private ${mb(report.afterLoad.privateBytes)}`,
+    `- load ${report.loadMs.toFixed(0)} ms; first token after a 32-token prompt ${report.firstTokenMs.toFixed(0)} ms; memory bandwidth ${(report.bandwidthBytesPerSecond / 1e9).toFixed(1)} GB/s`,
+    `- MB after the run: resident ${mb(report.rssBytes)}, private ${mb(report.privateBytes)}, mapped ${mb(report.fileBytes)}, PSS ${mb(report.pssBytes)}; peak ${mb(report.peakRssBytes)}; after loading: private ${mb(report.afterLoad.privateBytes)}`,
+    ...(report.prepared
+      ? [
+          `- prepared: ${mb(report.prepared.bytes)} MB beside the chunks${report.prepared.made ? ` in ${(report.prepared.ms / 1000).toFixed(1)} s` : ', before'}`,
+        ]
+      : []),
+    ...(report.switched ?? []).map(
+      (row) =>
+        `${row.id}: ${row.aloneMs.toFixed(1)} ms per token alone, ${row.switchedMs.toFixed(1)} ms where the slice changes at every token (${row.tokens} tokens)`,
+    ),
   ].join('\n');
 }
 

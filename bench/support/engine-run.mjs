@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { openEngine, readManifest } from '@matfleet/inference';
 import { memoryOf } from './memory.mjs';
 
-const { dir, sliceId, threads, prompts, generate, contextTokens, repeats } = JSON.parse(process.argv[2]);
+const { dir, sliceId, threads, prompts, generate, contextTokens, repeats, switching = [] } = JSON.parse(process.argv[2]);
 const manifest = { ...(await readManifest(dir)), golden: [] };
 // Random weights choose stop tokens too; every run shall be as long as asked.
 manifest.config = { ...manifest.config, eosTokenIds: [] };
@@ -19,14 +19,14 @@ function randomIds(count, seed) {
 }
 
 const before = performance.now();
-const engine = await openEngine({ manifest, storeDir: join(dir), sliceId, threads, contextTokens });
+const engine = await openEngine({ manifest, storeDir: join(dir), sliceId, otherSlices: switching, threads, contextTokens });
 const loadMs = performance.now() - before;
 const afterLoad = await memoryOf();
 
-async function answer(promptIds, maxTokens) {
+async function answer(promptIds, maxTokens, options = {}) {
   const at = [];
   const started = performance.now();
-  for await (const _ of engine.generate(promptIds, { maxTokens })) at.push(performance.now());
+  for await (const _ of engine.generate(promptIds, { maxTokens, ...options })) at.push(performance.now());
   return { ttftMs: at[0] - started, interTokenMs: at.slice(1).map((t, i) => t - at[i]) };
 }
 
@@ -37,7 +37,22 @@ for (const promptTokens of prompts)
     const { ttftMs, interTokenMs } = await answer(randomIds(promptTokens, 7 + repeat), generate);
     runs.push({ promptTokens, ttftMs, interTokenMs });
   }
+
+/** Each slice alone, then another one at every token: what a token costs in both. */
+const switched = [];
+if (switching.length > 0) {
+  const prompt = randomIds(64, 3);
+  const alone = {};
+  for (const id of switching) {
+    await engine.loadSlice(id);
+    alone[id] = (await answer(prompt, generate, { sliceId: id })).interTokenMs;
+  }
+  const all = (await answer(prompt, generate, { sliceId: switching[0], sliceFor: (n) => switching[n % switching.length] })).interTokenMs;
+  // Interval i ends with token i + 1, which slice (i + 1) mod n computed.
+  for (const [at, id] of switching.entries())
+    switched.push({ id, aloneMs: alone[id], switchedMs: all.filter((_, i) => (i + 1) % switching.length === at) });
+}
 const stats = engine.stats();
 const memory = await memoryOf();
 await engine.close();
-process.stdout.write(JSON.stringify({ loadMs, afterLoad, firstTokenMs: warm.ttftMs, runs, stats, memory }));
+process.stdout.write(JSON.stringify({ loadMs, afterLoad, firstTokenMs: warm.ttftMs, runs, switched, stats, memory }));

@@ -26,10 +26,17 @@ export async function createSession(graph: Uint8Array | string, { threads, saveT
     logSeverityLevel: 3,
     // An arena keeps what the longest prompt once needed; without it decoding is as fast and the memory comes back.
     enableCpuMemArena: false,
-    ...(saveTo !== undefined && {
-      optimizedModelFilePath: join(saveTo, 'graph.onnx'),
-      extra: { session: { save_external_prepacked_constant_initializers: '1', optimized_model_external_initializers_file_name: 'weights.bin' } },
-    }),
+    ...(saveTo !== undefined && { optimizedModelFilePath: join(saveTo, 'graph.onnx') }),
+    extra: {
+      session: {
+        // Threads wait idly between two passes: other slices' sessions and the box's own work get the cores.
+        force_spinning_stop: '1',
+        ...(saveTo !== undefined && {
+          save_external_prepacked_constant_initializers: '1',
+          optimized_model_external_initializers_file_name: 'weights.bin',
+        }),
+      },
+    },
   };
   const session = typeof graph === 'string' ? await InferenceSession.create(graph, options) : await InferenceSession.create(graph, options);
   return new Session(session);
