@@ -217,7 +217,7 @@ function render(report) {
       : []),
     ...(report.switched ?? []).map(
       (row) =>
-        `${row.id}: ${row.aloneMs.toFixed(1)} ms per token alone, ${row.switchedMs.toFixed(1)} ms where the slice changes at every token (${row.tokens} tokens)`,
+        `- ${row.id}: ${row.aloneMs.toFixed(1)} ms per token alone, ${row.switchedMs.toFixed(1)} ms where the slice changes at every token (${row.tokens} tokens)`,
     ),
   ].join('\n');
 }
