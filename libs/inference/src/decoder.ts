@@ -30,6 +30,11 @@ export class Decoder {
   sharedLayerPositions: readonly number[] = [];
   private closed = false;
   private running: Promise<unknown> = Promise.resolve();
+  /** Kept layers, and those among them whose keys and values this slice computes. */
+  private readonly layers: readonly number[];
+  readonly ownedLayers: readonly number[];
+  /** A cache's buffers under this graph's names: the same objects pass after pass. */
+  private readonly bindings = new WeakMap<KvCache, { feeds: Feeds; fetches: Feeds }>();
 
   private constructor(
     readonly config: ModelConfig,
@@ -37,7 +42,10 @@ export class Decoder {
     private readonly session: Session,
     private readonly tables: EmbeddingTables,
     private readonly ownsTables: boolean,
-  ) {}
+  ) {
+    this.layers = keptLayers(shape);
+    this.ownedLayers = cachedLayers(shape).map(({ layer }) => layer);
+  }
 
   /** `storeDir` holds `chunks/` with every chunk of the slice, verified. */
   static async open(manifest: Manifest, storeDir: string, slice: Pick<Slice, 'ffn' | 'skip'>, options: DecoderOptions = {}): Promise<Decoder> {
@@ -62,11 +70,6 @@ export class Decoder {
     return new Decoder(config, shape, session, options.tables ?? new EmbeddingTables(manifest, chunks, storeDir), options.tables === undefined);
   }
 
-  /** Layers whose keys and values this slice computes. */
-  get ownedLayers(): number[] {
-    return cachedLayers(this.shape).map(({ layer }) => layer);
-  }
-
   /** `passTokens` is the most that one pass may bring. */
   newCache(contextTokens: number, passTokens: number): KvCache {
     return new KvCache(this.config, cachedLayers(this.shape), contextTokens, passTokens);
@@ -87,7 +90,8 @@ export class Decoder {
     cache.prepare(S);
     const start = cache.length;
     const end = start + S;
-    const layers = keptLayers(this.shape);
+    const { layers } = this;
+    const bound = this.bind(cache);
     const feeds = {
       embeds: float32(this.tables.tokens.read(tokenIds), [1, S, D]),
       ple_rows: float32(this.tables.ple.read(tokenIds, layers), [1, S, layers.length, P]),
@@ -95,13 +99,22 @@ export class Decoder {
       wanted: int64(range(S - wanted, S)),
       ...keyCounts('full', end),
       ...keyCounts('sliding', cache.slidingLength + S),
-      ...cache.feeds(this.ownedLayers),
+      ...bound.feeds,
     };
-    const results = await this.session.run(feeds, cache.fetches(this.ownedLayers, sharingLayers(this.shape)));
+    const results = await this.session.run(feeds, bound.fetches);
     cache.advance(S, this.ownedLayers);
     if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
     const logits = floatsOf(results['logits']!);
     return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views
+  }
+
+  private bind(cache: KvCache): { feeds: Feeds; fetches: Feeds } {
+    let bound = this.bindings.get(cache);
+    if (!bound) {
+      bound = { feeds: cache.feeds(this.ownedLayers), fetches: cache.fetches(this.ownedLayers, sharingLayers(this.shape)) };
+      this.bindings.set(cache, bound);
+    }
+    return bound;
   }
 
   async close(): Promise<void> {
