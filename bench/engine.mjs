@@ -4,7 +4,7 @@ import { access, mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { prepare, readManifest, runtime, synthPackage } from '@matfleet/inference';
+import { prepare, readManifest, runtime, sweepPrepared, synthPackage } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { probeMemoryBandwidth } from '../apps/agent/dist/hardware/bandwidth.js';
 
@@ -59,6 +59,8 @@ export async function run(args) {
   const slice = sliceById(manifest, values.slice ?? values.shape);
 
   const switching = values.switch ? values.switch.split(',').map((id) => sliceById(manifest, id).id) : [];
+  // Engines use what they find: a run without must not find what an earlier run made.
+  if (!values.prepare) await sweepPrepared(dir, []);
   const prepared = values.prepare ? await prepare({ manifest, storeDir: dir, sliceId: slice.id, threads }) : undefined;
 
   const bandwidth = await bandwidthOf(threads);

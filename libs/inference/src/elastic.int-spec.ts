@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Engine, GenerateOptions } from './engine-api.js';
 import { openEngine } from './engine.js';
 import { importCheckpoint } from './import.js';
-import { tinyCheckpoint, withFolder } from './testing-fixture.js';
+import { tinyCheckpoint, makeFolder } from './testing-fixture.js';
 
 const slices = [
   { id: 'full', name: 'Full', ffn: Array<number>(20).fill(64), skip: [] },
@@ -20,25 +20,18 @@ describe('an answer that changes slice', () => {
   let manifest: Manifest;
   let storeDir: string;
   let engine: Engine;
-  let release: () => void;
-  let folder: Promise<void>;
+  let remove: () => Promise<void>;
   beforeAll(async () => {
-    await new Promise<void>((ready, failed) => {
-      folder = withFolder(async (dir) => {
-        storeDir = join(dir, 'package');
-        manifest = await importCheckpoint({ source: tinyCheckpoint, out: storeDir, precision: 'fp32', slices }, { golden: false });
-        manifest.config.eosTokenIds = [];
-        ready();
-        await new Promise<void>((done) => (release = done));
-      });
-      folder.catch(failed);
-    });
+    const folder = await makeFolder();
+    remove = folder.remove;
+    storeDir = join(folder.dir, 'package');
+    manifest = await importCheckpoint({ source: tinyCheckpoint, out: storeDir, precision: 'fp32', slices }, { golden: false });
+    manifest.config.eosTokenIds = [];
     engine = await openEngine({ manifest, storeDir, sliceId: 'full', otherSlices: ids });
   });
   afterAll(async () => {
     await engine.close();
-    release();
-    await folder;
+    await remove();
   });
 
   async function answer(promptIds: readonly number[], options: GenerateOptions, by = engine): Promise<{ tokenIds: number[]; sliceIds: string[] }> {

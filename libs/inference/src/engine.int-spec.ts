@@ -6,7 +6,7 @@ import { openEngine } from './engine.js';
 import { importCheckpoint } from './import.js';
 import { openLogits } from './logits.js';
 import { createSampler } from './sampler.js';
-import { tinyCheckpoint, withFolder } from './testing-fixture.js';
+import { tinyCheckpoint, makeFolder } from './testing-fixture.js';
 
 const LAYERS = 20;
 const full = { id: 'full', name: 'Full', ffn: Array<number>(LAYERS).fill(64), skip: [] };
@@ -27,24 +27,17 @@ async function run(engine: Engine, promptIds: readonly number[], options: Genera
 describe('an engine', () => {
   let manifest: Manifest;
   let storeDir: string;
-  let release: () => void;
-  let folder: Promise<void>;
+  let remove: () => Promise<void>;
   beforeAll(async () => {
-    await new Promise<void>((ready, failed) => {
-      folder = withFolder(async (dir) => {
-        storeDir = join(dir, 'package');
-        manifest = await importCheckpoint({ source: tinyCheckpoint, out: storeDir, precision: 'fp32', slices: [full, narrow] });
-        // No stop token, so that lengths are known.
-        manifest.config.eosTokenIds = [];
-        ready();
-        await new Promise<void>((done) => (release = done));
-      });
-      folder.catch(failed);
-    });
+    const folder = await makeFolder();
+    remove = folder.remove;
+    storeDir = join(folder.dir, 'package');
+    manifest = await importCheckpoint({ source: tinyCheckpoint, out: storeDir, precision: 'fp32', slices: [full, narrow] });
+    // No stop token, so that lengths are known.
+    manifest.config.eosTokenIds = [];
   });
   afterAll(async () => {
-    release();
-    await folder;
+    await remove();
   });
 
   const withEngine = async <T>(options: Partial<Parameters<typeof openEngine>[0]>, use: (engine: Engine) => Promise<T>): Promise<T> => {

@@ -7,7 +7,7 @@ import { openEngine } from './engine.js';
 import { prepare } from './prepare.js';
 import { preparedDir, readPrepared } from './prepared.js';
 import { synthPackage } from './synth.js';
-import { largestDifference, withFolder } from './testing-fixture.js';
+import { largestDifference, makeFolder, withFolder } from './testing-fixture.js';
 
 /** E4B's structure, with matrices just large enough to be mapped. */
 const config: ModelConfig = {
@@ -37,24 +37,17 @@ async function logitsOf(manifest: Manifest, storeDir: string, options: DecoderOp
 describe('a prepared slice', () => {
   let manifest: Manifest;
   let storeDir: string;
-  let release: () => void;
-  let folder: Promise<void>;
+  let remove: () => Promise<void>;
   const prepared = () => join(storeDir, 'prepared');
   const slice = () => manifest.slices[0]!;
   beforeAll(async () => {
-    await new Promise<void>((ready, failed) => {
-      folder = withFolder(async (dir) => {
-        storeDir = join(dir, 'package');
-        manifest = await synthPackage({ shape: config, out: storeDir, precision: 'int4', block: 64 });
-        ready();
-        await new Promise<void>((done) => (release = done));
-      });
-      folder.catch(failed);
-    });
+    const folder = await makeFolder();
+    remove = folder.remove;
+    storeDir = join(folder.dir, 'package');
+    manifest = await synthPackage({ shape: config, out: storeDir, precision: 'int4', block: 64 });
   });
   afterAll(async () => {
-    release();
-    await folder;
+    await remove();
   });
   beforeEach(async () => rm(prepared(), { recursive: true, force: true }));
 

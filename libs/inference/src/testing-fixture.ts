@@ -6,13 +6,19 @@ import { fileURLToPath } from 'node:url';
 /** A random-weight checkpoint with the reference's logits; see its README. For specs only. */
 export const tinyCheckpoint = fileURLToPath(new URL('../fixtures/tiny-gemma3n/', import.meta.url));
 
+/** A folder for a whole `describe`; call `remove` afterwards. */
+export async function makeFolder(): Promise<{ dir: string; remove: () => Promise<void> }> {
+  const dir = await mkdtemp(join(tmpdir(), 'matfleet-spec-'));
+  return { dir, remove: () => rm(dir, { recursive: true, force: true }) };
+}
+
 /** Runs `use` with a folder that is gone afterwards. */
 export async function withFolder<T>(use: (dir: string) => Promise<T>): Promise<T> {
-  const dir = await mkdtemp(join(tmpdir(), 'matfleet-spec-'));
+  const { dir, remove } = await makeFolder();
   try {
     return await use(dir);
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    await remove();
   }
 }
 

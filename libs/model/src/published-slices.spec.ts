@@ -1,44 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { frontier } from './frontier.js';
-import type { ModelConfig } from './model-config.js';
+import { publishedShapes } from './published-shapes.js';
 import { effectiveParameters, publishedBillions, publishedSlices, publishedSlicesFor } from './published-slices.js';
 import { bandEdgesOf, planesOf, validateSlice } from './slice-math.js';
 
-const layers = 35;
-const E4B: ModelConfig = {
-  vocabSize: 262400,
-  vocabSizePerLayerInput: 262144,
-  hiddenSize: 2048,
-  hiddenSizePerLayerInput: 256,
-  intermediateSize: Array<number>(layers).fill(16384),
-  numHiddenLayers: layers,
-  numAttentionHeads: 8,
-  numKeyValueHeads: 2,
-  headDim: 256,
-  layerTypes: Array.from({ length: layers }, (_, i) => ((i + 1) % 5 === 0 ? 'full_attention' : 'sliding_attention')),
-  slidingWindow: 512,
-  numKvSharedLayers: 15,
-  laurelRank: 64,
-  altupNumInputs: 4,
-  activationSparsityPattern: Array.from({ length: layers }, (_, i) => (i < 10 ? 0.95 : 0)),
-  ropeThetaFull: 1e6,
-  ropeThetaSliding: 1e4,
-  rmsNormEps: 1e-6,
-  finalLogitSoftcapping: 30,
-  altupCoefClip: 120,
-  maxPositionEmbeddings: 32768,
-  padTokenId: 0,
-  bosTokenId: 2,
-  eosTokenIds: [1, 106],
-};
-const E2B: ModelConfig = {
-  ...E4B,
-  numHiddenLayers: 30,
-  numKvSharedLayers: 10,
-  intermediateSize: Array<number>(30).fill(8192),
-  layerTypes: E4B.layerTypes.slice(0, 30),
-  activationSparsityPattern: E4B.activationSparsityPattern.slice(0, 30),
-};
+const { e4b: E4B, e2b: E2B } = publishedShapes;
 const FRONTIER = [1.91, 1.96, 2.49, 2.54, 2.69, 2.98, 3.18, 3.39, 3.59];
 
 describe('the published slices of Gemma 3n E4B', () => {
@@ -62,7 +28,7 @@ describe('the published slices of Gemma 3n E4B', () => {
 
   it('can all be cut from bands at 8192 and two planes', () => {
     const edges = bandEdgesOf(E4B, publishedSlices);
-    expect(edges).toEqual(Array(layers).fill([8192, 16384]));
+    expect(edges).toEqual(Array(35).fill([8192, 16384]));
     for (const slice of publishedSlices) validateSlice(E4B, slice, edges);
     expect(planesOf(E4B, publishedSlices).map((plane) => plane.length)).toEqual([30, 5]);
   });
