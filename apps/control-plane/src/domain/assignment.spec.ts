@@ -160,6 +160,17 @@ describe('assign to a device that runs a slice', () => {
     expect(fast(2_000_000)).toMatchObject({ sliceId: 's4', explanation: { cause: 'recovered', steadiness: { raisedAtMs: 2_000_000 } } });
   });
 
+  it('returns to the slice that a fresh device gets, also from one that is tied with it', () => {
+    const table = manifestOf([
+      sliceOf('low', 0, 0.942, { samples: 1490 }),
+      sliceOf('mid', 3, 0.954, { samples: 1490 }),
+      sliceOf('top', 6, 0.959, { samples: 1490 }),
+    ]);
+    expect(assign(input({ manifest: table })).sliceId).toBe('mid');
+    expect(assign(input({ manifest: table, current: running('low') })).sliceId).toBe('mid');
+    expect(assign(input({ manifest: table, current: running('top') })).sliceId).toBe('top');
+  });
+
   it('does not move up to a slice that is predicted within the margin of the target', () => {
     const tight = predicted('s4') * 1.1;
     expect(assign(input({ targetInterTokenMs: tight, current: running('s3'), measured: measured(predicted('s3'), 0) })).sliceId).toBe('s3');

@@ -6,6 +6,7 @@ import {
   corrected,
   describeLatency,
   fastestOf,
+  higher,
   tied,
   type Candidate,
   type DeviceFacts,
@@ -185,7 +186,8 @@ function move(input: AssignmentInput, current: Candidate, fitting: readonly Cand
       candidate.predictedInterTokenMs <= input.targetInterTokenMs * (1 - input.policy.upgradeMargin) &&
       (limit.from === 'grant' || candidate.totalBytes * MEMORY_HEADROOM <= limit.bytes),
   );
-  const goal = bestOf(roomy.filter((candidate) => better(candidate, current)));
+  // A move needs a slice that is measurably better, and then goes where a fresh device would: the way back ends where it began.
+  const goal = roomy.some((candidate) => better(candidate, current)) ? bestOf(roomy.filter((candidate) => higher(candidate, current))) : null;
   if (!goal) return kept(current, steadiness, `Keeps ${current.name}: ${keptReason(current, fitting, input)}.`);
   if (input.measured && input.measured.slowWindows > 0)
     return kept(

@@ -135,8 +135,11 @@ export function tied(a: Candidate, b: Candidate): boolean {
   return Math.abs(a.quality - b.quality) <= 2 * Math.hypot(a.qualityStderr, b.qualityStderr);
 }
 
+/** Of higher quality, be it by less than can be measured. */
+export const higher = (a: Candidate, b: Candidate): boolean => score(a) > score(b);
+
 /** Better beyond a tie. */
-export const better = (a: Candidate, b: Candidate): boolean => score(a) > score(b) && !tied(a, b);
+export const better = (a: Candidate, b: Candidate): boolean => higher(a, b) && !tied(a, b);
 
 /** The best quality; among those tied with it the smallest. Null for an empty list. */
 export function bestOf(candidates: readonly Candidate[]): Candidate | null {
