@@ -67,13 +67,17 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     layers.map((l) => `layers.${l}.per_layer_model_projection.weight`),
   ); // (1, S, n·P)
   const contextRows = g.op('Reshape', [mul(context, g.scalar(D ** -0.5)), g.ints(0, 0, layers.length, P)]);
-  let ple = mul(add(norm(contextRows, 'per_layer_projection_norm.weight'), pleRows), g.scalar(Math.SQRT1_2)); // (1, S, n, P)
+  const ple = mul(add(norm(contextRows, 'per_layer_projection_norm.weight'), pleRows), g.scalar(Math.SQRT1_2)); // (1, S, n, P)
+  const owning = layers.filter((layer) => layer < firstShared).length;
+  const [below, above] = g.ops('Split', [ple, g.ints(owning, layers.length - owning)], 2, { axis: 2 }) as [Value, Value];
+  const pleOf = [...perLayer(below, owning), ...perLayer(atWanted(above, 1), layers.length - owning)];
 
   // 2. AltUp: A streams of equal magnitude.
   const streams = [embeds];
   const magnitude = rms(g, embeds);
   for (let i = 0; i < A - 1; i++) streams.push(rescale(g, weights.linear(g, embeds, `altup_projections.${i}.weight`), magnitude));
   let state = g.op('Concat', streams.map(asStream), { axis: 2 }); // (1, S, A, D)
+  let active = embeds; // the first of them
 
   // 3. Rotary tables and lengths, one of each per attention type: T, and T - 1 for every sequence of the batch of one.
   const kind = (name: 'full' | 'sliding', theta: number): AttentionKind => ({
@@ -91,19 +95,19 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     if (cut) return;
     cut = true;
     state = atWanted(state, 1);
-    ple = atWanted(ple, 1);
+    active = atWanted(active, 1);
     const cutKind = (kind: AttentionKind): AttentionKind => ({ ...kind, cos: atWanted(kind.cos, 1), sin: atWanted(kind.sin, 1) });
     kinds = { full: cutKind(kinds.full), sliding: cutKind(kinds.sliding) };
   };
   layers.forEach((layer, index) => {
     if (layer >= firstShared) cutToWanted();
-    state = decoderLayer(layer, index);
+    ({ state, active } = decoderLayer(layer, pleOf[index]!));
   });
   cutToWanted();
 
   // 5. Merge the streams, then logits from the tied embedding.
-  const target = rms(g, first(state));
-  let sum = first(state);
+  const target = rms(g, active);
+  let sum = active;
   for (let i = 0; i < A - 1; i++) {
     const stream = g.op('Gather', [state, g.scalarInt(i + 1)], { axis: 2 });
     sum = add(sum, rescale(g, weights.linear(g, stream, `altup_unembed_projections.${i}.weight`), target));
@@ -120,49 +124,55 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   }
   if (trace && seen.length > 0) g.output('shared_positions', g.op('Concat', seen, { axis: 0 }), 'int64', [seen.length]);
 
-  /** (1, S, A, D) -> (1, S, A, D) */
-  function decoderLayer(layer: number, index: number): Value {
+  /** (1, S, n, P) -> n times (1, S, P) */
+  function perLayer(rows: Value, n: number): Value[] {
+    return n === 0 ? [] : g.ops('Split', [g.op('Reshape', [rows, g.ints(0, 0, n * P)])], n, { axis: -1, num_outputs: n });
+  }
+
+  /** The state (1, S, A, D) after a layer, and its first stream (1, S, D). `row` is the layer's per-layer embedding. */
+  function decoderLayer(layer: number, row: Value): { state: Value; active: Value } {
     const of = (name: string): string => `layers.${layer}.${name}`;
 
     // AltUp, predict: every stream from all of them, mixed by coefficients that the first stream chooses.
     const toPrediction = clipped(of('altup.prediction_coefs.weight'));
-    const coefficients = g.contrib('FusedMatMul', [router(first(state)), g.floats(of('predict'), [A * A, A], toPrediction)], { transB: 1 });
+    const coefficients = g.contrib('FusedMatMul', [router(active), g.floats(of('predict'), [A * A, A], toPrediction)], { transB: 1 });
     const mixing = g.op('Reshape', [add(coefficients, g.floats('altup/identity', [A * A], identity(A))), g.ints(0, 0, A, A)]);
     const predicted = g.op('MatMul', [mixing, state]); // S_i + Σ_j c[i][j] · S_j
-    const active = first(predicted); // (1, S, D)
+    const predictedFirst = first(predicted); // (1, S, D)
 
     // Attention and LAuReL, both on the normalised input.
-    const normed = norm(active, of('input_layernorm.weight'));
-    const lowRank = weights.linear(g, weights.linear(g, normed, of('laurel.linear_left.weight')), of('laurel.linear_right.weight'));
+    const normed = norm(predictedFirst, of('input_layernorm.weight'));
+    const { output, side } = attention(layer, normed);
+    const lowRank = weights.linear(g, side, of('laurel.linear_right.weight'));
     const laurel = add(normed, norm(lowRank, of('laurel.post_laurel_norm.weight')));
-    const attended = add(active, norm(attention(layer, normed), of('post_attention_layernorm.weight')));
-    const x = mul(add(attended, laurel), g.scalar(Math.SQRT1_2));
+    const attended = add(predictedFirst, norm(output, of('post_attention_layernorm.weight')));
+    // x = (attended + laurel) / √2. Its norm is that of the sum with twice the epsilon.
+    const gamma = g.floats(of('pre_feedforward_layernorm.weight'), [D], weights.values(of('pre_feedforward_layernorm.weight')));
+    const [inner, , , sum] = g.contribs('SkipSimplifiedLayerNormalization', [attended, laurel, gamma], 4, {
+      epsilon: { float: 2 * config.rmsNormEps },
+    }) as [Value, Value, Value, Value];
+    const x = mul(sum, g.scalar(Math.SQRT1_2));
 
-    const y = feedForward(layer, norm(x, of('pre_feedforward_layernorm.weight')));
+    const y = feedForward(layer, inner);
     const activated = add(x, norm(y, of('post_feedforward_layernorm.weight')));
 
     // AltUp, correct: the layer's news reaches every stream, each by its own share.
     const toCorrection = g.floats(of('correct'), [A, A], clipped(of('altup.correction_coefs.weight')));
     const shares = add(g.contrib('FusedMatMul', [router(activated), toCorrection], { transB: 1 }), g.scalar(1));
-    const news = asStream(g.op('Sub', [activated, active]));
+    const news = asStream(g.op('Sub', [activated, predictedFirst]));
     const corrected = add(predicted, mul(g.op('Unsqueeze', [shares, g.ints(3)]), news)); // (1, S, A, D)
 
     // PLE goes to the inactive streams only; the output scale shapes its gate and nothing else.
-    const scaled = mul(first(corrected), g.floats(of('altup.correct_output_scale'), [D], weights.values(of('altup.correct_output_scale'))));
-    const row = g.op('Gather', [ple, g.scalarInt(index)], { axis: 2 }); // (1, S, P)
+    const correctedFirst = first(corrected);
+    const scaled = mul(correctedFirst, g.floats(of('altup.correct_output_scale'), [D], weights.values(of('altup.correct_output_scale'))));
     const gated = mul(gelu(weights.linear(g, scaled, of('per_layer_input_gate.weight'))), row);
     const injected = norm(weights.linear(g, gated, of('per_layer_projection.weight')), of('post_per_layer_input_norm.weight'));
-    return add(
-      corrected,
-      mul(
-        asStream(injected),
-        g.floats(
-          'altup/inactive',
-          [A, 1],
-          Float32Array.from({ length: A }, (_, i) => (i === 0 ? 0 : 1)),
-        ),
-      ),
+    const toOthers = g.floats(
+      'altup/inactive',
+      [A, 1],
+      Float32Array.from({ length: A }, (_, i) => (i === 0 ? 0 : 1)),
     );
+    return { state: add(corrected, mul(asStream(injected), toOthers)), active: correctedFirst };
 
     function router(stream: Value): Value {
       // The router divides its normalised input by D; folded into the norm's weight.
@@ -176,21 +186,31 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     }
   }
 
-  /** (1, S, D) -> (1, S, D). Logits are not scaled: the q and k norms do that. */
-  function attention(layer: number, x: Value): Value {
+  /**
+   * (1, S, D) -> attention's output (1, S, D), and LAuReL's way down (1, S, R), which takes the same input and shares its product. Logits are
+   * not scaled: the q and k norms do that.
+   */
+  function attention(layer: number, x: Value): { output: Value; side: Value } {
     const of = (name: string): string => `layers.${layer}.self_attn.${name}`;
     const sliding = config.layerTypes[layer] === 'sliding_attention';
     const { cos, sin, length, last } = kinds[sliding ? 'sliding' : 'full'];
-    const perHead = (y: Value, count: number): Value => g.op('Reshape', [y, g.ints(0, 0, count, d)]);
-    const joined = (y: Value, count: number): Value => g.op('Reshape', [y, g.ints(0, 0, count * d)]); // (1, S, H, d) -> (1, S, H·d)
-    const rotated = (name: string, count: number): Value =>
-      g.op(
-        'RotaryEmbedding',
-        [joined(norm(perHead(weights.linear(g, x, of(`${name}_proj.weight`)), count), of(`${name}_norm.weight`)), count), cos, sin],
-        {
-          num_heads: count,
-        },
-      );
+    const H = config.numAttentionHeads;
+    const owns = kvSource(config, layer) === layer;
+    const heads = owns ? H + 2 * K : H; // queries, keys, values
+
+    const inputs = [...(owns ? ['q', 'k', 'v'] : ['q']).map((name) => of(`${name}_proj.weight`)), `layers.${layer}.laurel.linear_left.weight`];
+    const [flat, side] = g.ops('Split', [weights.rows(g, x, inputs), g.ints(heads * d, config.laurelRank)], 2, { axis: -1 }) as [Value, Value];
+    // Each head is normalised by itself; values have no weights of their own.
+    const ones = new Float32Array(d).fill(1);
+    const gammas = [
+      ...repeat(weights.values(of('q_norm.weight')), H),
+      ...(owns ? [...repeat(weights.values(of('k_norm.weight')), K), ...repeat(ones, K)] : []),
+    ];
+    const perHead = g.op('Reshape', [flat, g.ints(0, 0, heads, d)]);
+    const scale = g.floats(of('head_norms'), [1, 1, heads, d], Float32Array.from(gammas.flatMap((gamma) => [...gamma])));
+    const normed = g.op('Reshape', [scaledNorm(g, perHead, scale, config.rmsNormEps), g.ints(0, 0, heads * d)]);
+    const rotated = (y: Value, count: number): Value => g.op('RotaryEmbedding', [y, cos, sin], { num_heads: count });
+
     // Queries are the last positions of the keys. Window and causality follow from that.
     const attend = (query: Value, key: Value, value: Value, pastKey: Value, pastValue: Value): [Value, Value, Value] =>
       g.contribs('GroupQueryAttention', [query, key, value, pastKey, pastValue, last, length], 3, {
@@ -200,25 +220,25 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
         local_window_size: sliding ? config.slidingWindow : -1,
       }) as [Value, Value, Value];
 
-    const H = config.numAttentionHeads;
-    const query = rotated('q', H);
-    let output: Value;
-    if (kvSource(config, layer) === layer) {
-      const unscaled = rmsNorm(g, perHead(weights.linear(g, x, of('v_proj.weight')), K), 'v_norm', new Float32Array(d).fill(1), config.rmsNormEps);
+    let attended: Value;
+    if (owns) {
+      const [turning, fixed] = g.ops('Split', [normed, g.ints((H + K) * d, K * d)], 2, { axis: -1 }) as [Value, Value];
+      const [query, newKey] = g.ops('Split', [rotated(turning, H + K), g.ints(H * d, K * d)], 2, { axis: -1 }) as [Value, Value];
       const past = (kind: string): Value => g.input(`past.${layer}.${kind}`, 'float32', [1, K, `C${layer}`, d]);
-      const [y, key, value] = attend(query, rotated('k', K), joined(unscaled, K), past('key'), past('value'));
+      const [y, key, value] = attend(query, newKey, fixed, past('key'), past('value'));
       present.set(layer, { key, value });
-      output = y;
+      attended = y;
     } else {
+      const query = rotated(normed, H);
       const donor = present.get(kvSource(config, layer))!;
       if (trace) seen.push(g.op('Shape', [query], { start: 1, end: 2 }));
       const none = g.floats('kv/none', [1, 0, K * d], new Float32Array(0));
       // Its present outputs hold nothing new, but without them the kernel reads past its cache (ONNX Runtime 1.30.0).
       const [y, key, value] = attend(query, none, none, donor.key, donor.value);
       present.set(layer, { key, value });
-      output = y;
+      attended = y;
     }
-    return weights.linear(g, output, of('o_proj.weight'));
+    return { output: weights.linear(g, attended, of('o_proj.weight')), side };
   }
 
   /** (1, S, D) -> (1, S, D): a sum over the slice's bands. */
@@ -232,12 +252,12 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     if (['gate', 'up', 'down'].every((name) => weights.joinable(bands(name)))) {
       const both = weights.rows(g, x, [...bands('gate'), ...bands('up')]);
       const [gate, up] = g.ops('Split', [both, g.ints(F, F)], 2, { axis: -1 }) as [Value, Value];
-      return weights.joinedColumns(g, mul(gelu(sparsity > 0 ? topGates(gate, sparsity) : gate), up), bands('down'));
+      return weights.joinedColumns(g, mul(gelu(sparsity > 0 ? topGates(gate, F, sparsity) : gate), up), bands('down'));
     }
     let gates = bands('gate').map((name) => weights.linear(g, x, name));
     if (sparsity > 0) {
       // The cutoff is a property of all active channels together, whatever bands they lie in.
-      const all = topGates(gates.length > 1 ? g.op('Concat', gates, { axis: -1 }) : gates[0]!, sparsity);
+      const all = topGates(gates.length > 1 ? g.op('Concat', gates, { axis: -1 }) : gates[0]!, F, sparsity);
       const widths = starts.map((from, i) => (starts[i + 1] ?? F) - from);
       gates = gates.length > 1 ? g.ops('Split', [all, g.ints(...widths)], gates.length, { axis: -1 }) : [all];
     }
@@ -245,12 +265,17 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     return weights.columns(g, acts, bands('down'));
   }
 
-  /** max(u − (mean + z·std), 0) over the channels; population deviation, z the normal quantile of the sparsity. */
-  function topGates(u: Value, sparsity: number): Value {
-    const mean = (y: Value): Value => g.op('ReduceMean', [y, g.ints(-1)], { keepdims: 1 });
-    const centred = g.op('Sub', [u, mean(u)]);
-    const deviation = g.op('Sqrt', [mean(mul(centred, centred))]);
-    return g.op('Relu', [g.op('Sub', [centred, mul(deviation, g.scalar(normalQuantile(sparsity)))])]);
+  /** max(u − (mean + z·std), 0) over F channels; population deviation, z the normal quantile of the sparsity. */
+  function topGates(u: Value, F: number, sparsity: number): Value {
+    const ones = g.floats(`ones/${F}`, [F], new Float32Array(F).fill(1));
+    const cutoff = g.floats(`cutoff/${F}/${sparsity}`, [F], new Float32Array(F).fill(-normalQuantile(sparsity)));
+    // (u − mean) / std − z in one operator, which also tells 1 / std.
+    const [standard, , inverse] = g.ops('LayerNormalization', [u, ones, cutoff], 3, {
+      axis: -1,
+      epsilon: { float: 1e-12 },
+      stash_type: 1,
+    }) as [Value, Value, Value];
+    return g.op('Div', [g.op('Relu', [standard]), inverse]);
   }
 }
 
@@ -265,8 +290,14 @@ interface AttentionKind {
 }
 
 function rmsNorm(g: GraphBuilder, x: Value, name: string, weight: Float32Array, epsilon: number): Value {
-  return g.op('SimplifiedLayerNormalization', [x, g.floats(name, [weight.length], weight)], { axis: -1, epsilon: { float: epsilon }, stash_type: 1 });
+  return scaledNorm(g, x, g.floats(name, [weight.length], weight), epsilon);
 }
+
+/** x / rms(x) · scale over the last axis. */
+const scaledNorm = (g: GraphBuilder, x: Value, scale: Value, epsilon: number): Value =>
+  g.op('SimplifiedLayerNormalization', [x, scale], { axis: -1, epsilon: { float: epsilon }, stash_type: 1 });
+
+const repeat = (values: Float32Array, times: number): Float32Array[] => Array.from({ length: times }, () => values);
 
 /** sqrt(mean(x²)) of each position, (1, S, D) -> (1, S, 1). */
 function rms(g: GraphBuilder, x: Value): Value {

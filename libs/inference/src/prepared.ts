@@ -15,11 +15,13 @@ import { runtime } from './onnx.js';
 // The file holds, for each matrix, its bytes as they are in the chunk and the packed form, both on page borders: the runtime finds the
 // packed form by a hash over the bytes, and crashes on packed forms that are not aligned.
 
+/** Changes with the joined matrices that the graph asks for. */
+const FORMAT = 'matfleet-prepared-2';
 const PAGE = 4096;
 const COPY_BYTES = 8 * 2 ** 20;
 
 const Index = z.object({
-  format: z.literal('matfleet-prepared-1'),
+  format: z.literal(FORMAT),
   onnxRuntime: z.string(),
   cpu: z.string(),
   bytes: z.number().int().nonnegative(),
@@ -45,7 +47,7 @@ export interface Prepared {
 
 /** Where the prepared form of these chunks lies on this machine, relative to the store. */
 export function preparedDir(manifest: Manifest, slice: Pick<Slice, 'ffn' | 'skip'>): string {
-  const hash = createHash('sha256').update(runtime.version).update(processor());
+  const hash = createHash('sha256').update(FORMAT).update(runtime.version).update(processor());
   for (const { id, part } of chunksOf(manifest, slice)) if (part.kind !== 'plane' && part.kind !== 'tokenizer') hash.update(id);
   return join('prepared', hash.digest('hex').slice(0, 32));
 }
@@ -72,7 +74,7 @@ export async function writePrepared(manifest: Manifest, storeDir: string, slice:
   try {
     await mkdir(partial, { recursive: true });
     const index: z.infer<typeof Index> = {
-      format: 'matfleet-prepared-1',
+      format: FORMAT,
       onnxRuntime: runtime.version,
       cpu: processor(),
       bytes: 0,

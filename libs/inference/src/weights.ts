@@ -72,7 +72,9 @@ export class Weights {
   /** x (…, K) -> (…, ΣN): several matrices over the same input, one below the other. */
   rows(g: GraphBuilder, x: Value, names: readonly string[]): Value {
     const first = this.matrix(names[0]!);
-    if (!this.joinable(names)) {
+    // One product instead of several saves time at every token. Quantised matrices are packed into a form of their own anyway.
+    const together = first.block === undefined ? this.joinable(names) : names.every((name) => this.matrix(name).block === first.block);
+    if (!together) {
       const parts = names.map((name) => this.product(g, x, name));
       return parts.length === 1 ? parts[0]! : g.op('Concat', parts, { axis: -1 });
     }
@@ -81,7 +83,7 @@ export class Weights {
     const label = names.join('+');
     if (!first.block || this.options.dequantized)
       return this.dense(g, x, label, N, first.K, concatFloats(names.map((name) => this.dequantized(name))));
-    const values = concatBytes(names.map((name) => this.bytes(this.find(name))));
+    const values = (): Uint8Array => concatBytes(names.map((name) => this.bytes(this.find(name))));
     const scales = concatFloats(names.map((name) => this.values(`${name}.scales`)));
     return this.quantized(g, x, label, { ...first, N }, values, scales);
   }
@@ -112,11 +114,12 @@ export class Weights {
           Float32Array,
         ),
       );
-    const values = interleave(
-      names.map((name) => this.bytes(this.find(name))),
-      N,
-      Uint8Array,
-    );
+    const values = (): Uint8Array =>
+      interleave(
+        names.map((name) => this.bytes(this.find(name))),
+        N,
+        Uint8Array,
+      );
     const scales = interleave(
       names.map((name) => this.values(`${name}.scales`)),
       N,
@@ -144,7 +147,7 @@ export class Weights {
     if (matrix.block && this.options.dequantized) return this.dense(g, x, name, matrix.N, matrix.K, this.dequantized(name));
     if (entry.tensor.bytes < (this.options.mappedFromBytes ?? MAPPED_FROM_BYTES)) {
       if (!matrix.block) return this.dense(g, x, name, matrix.N, matrix.K, this.values(name));
-      return this.quantized(g, x, name, matrix, this.bytes(entry), this.values(`${name}.scales`));
+      return this.quantized(g, x, name, matrix, () => this.bytes(entry), this.values(`${name}.scales`));
     }
     const weight = this.external(g, name);
     if (!matrix.block) return g.contrib('FusedMatMul', [x, weight], { transB: 1 });
@@ -155,10 +158,10 @@ export class Weights {
     return g.contrib('FusedMatMul', [x, g.floats(name, [N, K], values)], { transB: 1 });
   }
 
-  private quantized(g: GraphBuilder, x: Value, name: string, matrix: Matrix, values: Uint8Array, scales: Float32Array): Value {
-    if (matrix.bits === 8 && this.activations === 'float32') return this.twoHalves(g, x, name, matrix, values, scales);
-    const blocks = Math.ceil(matrix.K / matrix.block!);
-    const weight = g.bytesConstant(name, [matrix.N, blocks, (matrix.block! * matrix.bits!) / 8], values);
+  private quantized(g: GraphBuilder, x: Value, name: string, matrix: Matrix, values: () => Uint8Array, scales: Float32Array): Value {
+    if (matrix.bits === 8 && this.activations === 'float32') return this.twoHalves(g, x, name, matrix, values(), scales);
+    const shape = [matrix.N, Math.ceil(matrix.K / matrix.block!), (matrix.block! * matrix.bits!) / 8];
+    const weight = this.preparedTensor(g, name, shape) ?? g.bytesConstant(name, shape, values());
     return this.matMulNBits(g, x, weight, g.floats(`${name}.scales`, [scales.length], scales), matrix);
   }
 
@@ -200,12 +203,20 @@ export class Weights {
 
   private external(g: GraphBuilder, name: string): Value {
     const { chunkId, tensor } = this.find(name);
+    const prepared = this.preparedTensor(g, name, tensor.shape);
+    if (prepared !== undefined) return prepared;
     this.usesExternalData = true;
-    const prepared = this.options.prepared?.tensors.get(name);
-    const place = prepared
-      ? { location: this.options.prepared!.file, ...prepared }
-      : { location: `chunks/${chunkId}`, offset: tensor.offset, bytes: tensor.bytes };
+    const place = { location: `chunks/${chunkId}`, offset: tensor.offset, bytes: tensor.bytes };
     return g.external(name, tensor.dtype === 'uint8' ? 'uint8' : 'float32', tensor.shape, place);
+  }
+
+  /** The packed form of a quantised matrix, or of several joined, where there is one. */
+  private preparedTensor(g: GraphBuilder, name: string, shape: number[]): Value | undefined {
+    const { prepared } = this.options;
+    const place = prepared?.tensors.get(name);
+    if (!prepared || !place) return undefined;
+    this.usesExternalData = true;
+    return g.external(name, 'uint8', shape, { location: prepared.file, ...place });
   }
 
   /** N and K of a stored matrix; K may end inside the last block. */
