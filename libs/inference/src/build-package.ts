@@ -1,17 +1,24 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import { bandEdgesOf, Manifest, planesOf, validateSlice, type GoldenPrompt, type ModelConfig, type Slice } from '@matfleet/model';
+import { bandEdgesOf, Manifest, planesOf, validateSlice, type Chunk, type GoldenPrompt, type ModelConfig, type Slice } from '@matfleet/model';
 import type { Checkpoint } from './checkpoint.js';
+import { assertRoom, explainFullDisk } from './disk-space.js';
+import { Encoders } from './encoders.js';
 import type { ImportProgress, PrecisionKind } from './engine-api.js';
 import { openEngine } from './engine.js';
-import { writeChunks } from './import-chunks.js';
+import { TOKENIZER_FILES, writeChunks } from './import-chunks.js';
+import { planPackage, type PackagePlan } from './package-plan.js';
+import { makeDir } from './partial-dir.js';
 import type { SliceTable } from './slice-table.js';
 import { loadTokenizer } from './tokenizer.js';
 
 const DEFAULT_BLOCK = 64;
 const GOLDEN_TOKENS = 8;
 const GOLDEN_CONTEXT_TOKENS = 128;
+/** Smaller packages are written before a thread has started. */
+const THREADS_FROM_BYTES = 100e6;
+const MOST_THREADS = 4;
 
 export interface BuildOptions {
   /** Must not exist; appears complete or not at all. */
@@ -23,6 +30,8 @@ export interface BuildOptions {
   readonly table: SliceTable;
   /** Compute the answers that a healthy device must reproduce: loads every slice once. */
   readonly golden: boolean;
+  /** That encode weights; by default all cores up to 4, for a small model the caller's own. */
+  readonly threads?: number;
   readonly onProgress?: (progress: ImportProgress) => void;
   readonly signal?: AbortSignal;
 }
@@ -34,38 +43,48 @@ export async function buildPackage(checkpoint: Checkpoint, options: BuildOptions
   const block = precision === 'fp32' ? null : (options.block ?? DEFAULT_BLOCK);
   if (block !== null && (block < 16 || block > 256 || !Number.isInteger(Math.log2(block))))
     throw new Error(`block ${block} is not a power of two from 16 to 256`);
-  const partial = `${out}.partial-${randomUUID()}`;
-  try {
+  return makeDir(out, async (partial) => {
     const config = { ...checkpoint.config, eosTokenIds: await stopIds(checkpoint) };
     const bandEdges = bandEdgesOf(config, table.slices);
     checkSlices(config, table.slices, bandEdges);
-    await mkdir(join(partial, 'chunks'), { recursive: true });
-    const plan = { precision: { kind: precision, block }, bandEdges, planes: planesOf(config, table.slices) };
-    const chunks = await writeChunks(checkpoint, plan, join(partial, 'chunks'), onProgress, signal);
+    const plan = planPackage(config, { precision: { kind: precision, block }, bandEdges, planes: planesOf(config, table.slices) });
+    const needed = plan.bytes + (await tokenizerBytes(checkpoint));
+    const what = `package ${options.name}`;
+    await assertRoom(out, needed, what);
     const manifest: Manifest = {
       format: 'matfleet-package-1',
       name: options.name,
       config,
-      precision: plan.precision,
-      chunks,
+      precision: { kind: precision, block },
+      chunks: await chunksAt(partial, plan).catch(async (error: unknown) => {
+        await rm(partial, { recursive: true, force: true });
+        throw await explainFullDisk(error, out, needed, what);
+      }),
       slices: table.slices,
       golden: [],
       ...(table.evaluation ? { evaluation: table.evaluation } : {}),
     };
-    if (options.golden)
-      for (const [done, slice] of table.slices.entries()) {
-        signal?.throwIfAborted();
-        onProgress({ step: 'golden', done, total: table.slices.length });
-        manifest.golden.push(await goldenPrompt(manifest, partial, slice.id));
-      }
+    if (options.golden) manifest.golden.push(...(await goldenPrompts(manifest, partial, onProgress, signal)));
     await writeDurably(join(partial, 'manifest.json'), `${JSON.stringify(Manifest.parse(manifest), null, 1)}\n`);
-    await assertNew(out);
-    await rename(partial, out);
     return manifest;
-  } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    throw error;
+  });
+
+  async function chunksAt(partial: string, plan: PackagePlan): Promise<Chunk[]> {
+    const dir = join(partial, 'chunks');
+    await mkdir(dir);
+    const encoders = new Encoders(options.threads ?? (plan.bytes < THREADS_FROM_BYTES ? 1 : Math.min(MOST_THREADS, availableParallelism())));
+    try {
+      return await writeChunks(checkpoint, plan, encoders, dir, (done, total) => onProgress({ step: 'weights', done, total }), signal);
+    } finally {
+      await encoders.close();
+    }
   }
+}
+
+async function tokenizerBytes({ dir }: Checkpoint): Promise<number> {
+  if (dir === undefined) return 0;
+  const sizes = await Promise.all(TOKENIZER_FILES.map((file) => stat(join(dir, file)).then(({ size }) => size, () => 0))); // prettier-ignore
+  return sizes.reduce((a, b) => a + b, 0);
 }
 
 /** The configured stop tokens, and the one that ends a chat turn where the tokenizer has it. */
@@ -94,26 +113,35 @@ function checkSlices(config: ModelConfig, slices: readonly Slice[], bandEdges: r
   }
 }
 
-/** A short greedy continuation by this slice, as the importing machine computes it. */
-async function goldenPrompt(manifest: Manifest, storeDir: string, sliceId: string): Promise<GoldenPrompt> {
-  const { config } = manifest;
-  const engine = await openEngine({ manifest, storeDir, sliceId, contextTokens: Math.min(GOLDEN_CONTEXT_TOKENS, config.maxPositionEmbeddings) });
+/** A short greedy continuation by every slice, as the importing machine computes it: each slice is loaded once, one at a time. */
+async function goldenPrompts(
+  manifest: Manifest,
+  storeDir: string,
+  onProgress: (progress: ImportProgress) => void,
+  signal?: AbortSignal,
+): Promise<GoldenPrompt[]> {
+  const { config, slices } = manifest;
+  const contextTokens = Math.min(GOLDEN_CONTEXT_TOKENS, config.maxPositionEmbeddings);
+  const otherSlices = slices.map(({ id }) => id);
+  const engine = await openEngine({ manifest, storeDir, sliceId: otherSlices[0]!, otherSlices, mostOpenSlices: 1, contextTokens });
   try {
     const hasTokenizer = manifest.chunks.some(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
     const some = Math.min(config.vocabSize, config.vocabSizePerLayerInput);
     const promptIds = hasTokenizer
       ? engine.tokenize([{ role: 'user', text: 'What can you do?' }])
       : [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];
-    const tokenIds: number[] = [];
-    for await (const { tokenId } of engine.generate(promptIds, { maxTokens: GOLDEN_TOKENS })) tokenIds.push(tokenId);
-    return { sliceId, promptIds, tokenIds };
+    const prompts: GoldenPrompt[] = [];
+    for (const [done, { id: sliceId }] of slices.entries()) {
+      signal?.throwIfAborted();
+      onProgress({ step: 'golden', done, total: slices.length });
+      const tokenIds: number[] = [];
+      for await (const { tokenId } of engine.generate(promptIds, { sliceId, maxTokens: GOLDEN_TOKENS })) tokenIds.push(tokenId);
+      prompts.push({ sliceId, promptIds, tokenIds });
+    }
+    return prompts;
   } finally {
     await engine.close();
   }
-}
-
-export async function assertNew(path: string): Promise<void> {
-  if (await exists(path)) throw new Error(`${resolve(path)} already exists`);
 }
 
 const exists = (path: string): Promise<boolean> =>

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { kvSource, ModelConfig } from '@matfleet/model';
 import { z } from 'zod';
+import type { RawRows } from './raw-rows.js';
 import { SafeTensors } from './safetensors.js';
 
 const int = z.number().int();
@@ -45,12 +46,14 @@ type TextConfig = z.infer<typeof TextConfig>;
 const MODEL_TYPES = ['gemma3n', 'gemma3n_text'];
 const PREFIXES = ['model.language_model.', 'language_model.model.', 'model.'];
 
-/** Where a model's float32 values come from. Values are read on demand. */
+/** Where a model's values come from. They are read on demand. */
 export interface TensorSource {
   shape(name: string): readonly number[];
+  /** Bytes of one value, and of the whole tensor, as published. */
+  valueBytes(name: string): number;
+  bytes(name: string): number;
   /** Rows [from, to) of a matrix, elements of a vector. */
-  readRows(name: string, from: number, to: number): Promise<Float32Array>;
-  read(name: string): Promise<Float32Array>;
+  readRaw(name: string, from: number, to: number): Promise<RawRows>;
   close(): Promise<void>;
 }
 

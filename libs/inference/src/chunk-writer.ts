@@ -4,10 +4,21 @@ import { join } from 'node:path';
 import { MAPPED_FROM_BYTES, type Chunk, type Part } from '@matfleet/model';
 
 type TensorEntry = Chunk['tensors'][number];
+/** A tensor of a chunk before it has a place. */
+export type TensorHeader = Omit<TensorEntry, 'offset'>;
 
 /** ONNX Runtime maps tensors at these offsets in place; smaller ones are copied anyway and only need to be aligned for their type. */
 const MAP_ALIGNMENT = 4096;
 const SMALL_ALIGNMENT = 64;
+
+const paddingBefore = (position: number, { bytes }: TensorHeader): number => {
+  const alignment = bytes >= MAPPED_FROM_BYTES ? MAP_ALIGNMENT : SMALL_ALIGNMENT;
+  return (alignment - (position % alignment)) % alignment;
+};
+
+/** Of a chunk with these tensors. */
+export const chunkBytes = (tensors: readonly TensorHeader[]): number =>
+  tensors.reduce((position, tensor) => position + paddingBefore(position, tensor) + tensor.bytes, 0);
 
 /** Writes one chunk of a package: tensors one after another into a file that is named by its SHA-256 at the end. */
 export class ChunkWriter {
@@ -28,9 +39,8 @@ export class ChunkWriter {
   }
 
   /** Begins a tensor of `bytes` bytes; its values follow through `append`. */
-  async begin(tensor: Omit<TensorEntry, 'offset'>): Promise<void> {
-    const alignment = tensor.bytes >= MAPPED_FROM_BYTES ? MAP_ALIGNMENT : SMALL_ALIGNMENT;
-    const padding = (alignment - (this.position % alignment)) % alignment;
+  async begin(tensor: TensorHeader): Promise<void> {
+    const padding = paddingBefore(this.position, tensor);
     if (padding > 0) await this.append(new Uint8Array(padding));
     this.tensors.push({ ...tensor, offset: this.position });
   }
@@ -39,12 +49,6 @@ export class ChunkWriter {
     this.hash.update(bytes);
     await this.handle.writeFile(bytes);
     this.position += bytes.length;
-  }
-
-  async add(tensor: Omit<TensorEntry, 'offset' | 'bytes'>, values: Uint8Array | Float32Array): Promise<void> {
-    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    await this.begin({ ...tensor, bytes: bytes.length });
-    await this.append(bytes);
   }
 
   /** Flushes to disk and takes the content's name. A chunk with the same bytes may be there already. */

@@ -25,7 +25,7 @@ describe('an answer that changes slice', () => {
     const folder = await makeFolder();
     remove = folder.remove;
     storeDir = join(folder.dir, 'package');
-    manifest = await importCheckpoint({ source: tinyCheckpoint, out: storeDir, precision: 'fp32', slices }, { golden: false });
+    manifest = await importCheckpoint({ source: tinyCheckpoint, out: storeDir, precision: 'fp32', slices, golden: false });
     manifest.config.eosTokenIds = [];
     engine = await openEngine({ manifest, storeDir, sliceId: 'full', otherSlices: ids });
   });

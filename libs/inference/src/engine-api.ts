@@ -109,12 +109,17 @@ export interface ImportOptions {
   readonly slices?: readonly Slice[];
   readonly evaluation?: Manifest['evaluation'];
   readonly name?: string;
+  /** Compute the answers that a healthy device must reproduce (default): loads every slice once. Without them devices accept a slice unproven. */
+  readonly golden?: boolean;
+  /** That encode weights; by default all cores up to 4, for a small model the caller's own. */
+  readonly threads?: number;
   readonly onProgress?: (progress: ImportProgress) => void;
   readonly signal?: AbortSignal;
 }
 
+/** `weights`: bytes of the published tensors. `golden`: slices. */
 export interface ImportProgress {
-  readonly step: 'weights' | 'embeddings' | 'golden';
+  readonly step: 'weights' | 'golden';
   readonly done: number;
   readonly total: number;
 }

@@ -104,7 +104,7 @@ describe('import of a checkpoint', () => {
         ['full', 8],
         ['narrow', 8],
       ]);
-      expect([...steps].sort()).toEqual(['embeddings', 'golden', 'weights']);
+      expect([...steps].sort()).toEqual(['golden', 'weights']);
     });
   });
 
@@ -248,7 +248,7 @@ describe('bad input is refused by name and number, and leaves nothing behind', (
   it('stops when aborted, leaving nothing', async () => {
     await withFolder(async (dir) => {
       const stop = new AbortController();
-      const onProgress = ({ done }: { done: number }) => void (done === 3 && stop.abort(new Error('enough')));
+      const onProgress = ({ done }: { done: number }) => void (done > 0 && stop.abort(new Error('enough')));
       await expect(
         importCheckpoint({ source: tinyCheckpoint, out: join(dir, 'out'), precision: 'int8', signal: stop.signal, onProgress }),
       ).rejects.toThrow('enough');

@@ -3,15 +3,17 @@ import { basename, join, resolve } from 'node:path';
 import { fullSlice, publishedSlicesFor, type Manifest, type ModelConfig } from '@matfleet/model';
 import { openCheckpoint } from './checkpoint.js';
 import type { ImportOptions } from './engine-api.js';
-import { assertNew, buildPackage } from './build-package.js';
+import { buildPackage } from './build-package.js';
+import { assertNew } from './partial-dir.js';
 import { readSliceTable, type SliceTable } from './slice-table.js';
 
 /**
  * Turns a published checkpoint into a package: quantised once, cut into chunks that every slice shares, with the greedy answers that a
- * healthy device must reproduce. `out` appears complete or not at all. Memory stays near the largest single matrix.
+ * healthy device must reproduce. `out` appears complete or not at all. Weights pass through in pieces of a few megabytes; only the golden answers
+ * take more memory, that of an engine with the largest slice.
  */
-export async function importCheckpoint(options: ImportOptions, { golden = true }: { golden?: boolean } = {}): Promise<Manifest> {
-  const { source, out, precision, block, signal, onProgress } = options;
+export async function importCheckpoint(options: ImportOptions): Promise<Manifest> {
+  const { source, out, precision, block, threads, golden = true, signal, onProgress } = options;
   await assertNew(out);
   const checkpoint = await openCheckpoint(source);
   try {
@@ -23,6 +25,7 @@ export async function importCheckpoint(options: ImportOptions, { golden = true }
       table,
       golden,
       ...(block !== undefined && { block }),
+      ...(threads !== undefined && { threads }),
       ...(signal && { signal }),
       ...(onProgress && { onProgress }),
     });

@@ -24,17 +24,15 @@ export async function openLogits(options: OpenLogitsOptions): Promise<LogitsMode
     const config = await readModelConfig(options.source);
     const shape = options.ffn || options.skip ? [customSlice(config, options)] : undefined;
     const out = join(work, 'package');
-    const manifest = await importCheckpoint(
-      {
-        source: options.source,
-        out,
-        precision: options.precision ?? 'fp32',
-        name: 'logits',
-        ...(options.block === undefined ? {} : { block: options.block }),
-        ...(shape ? { slices: shape } : {}),
-      },
-      { golden: false },
-    );
+    const manifest = await importCheckpoint({
+      source: options.source,
+      out,
+      precision: options.precision ?? 'fp32',
+      name: 'logits',
+      golden: false,
+      ...(options.block === undefined ? {} : { block: options.block }),
+      ...(shape ? { slices: shape } : {}),
+    });
     const decoder = await openTraced(manifest, out, wantedSlice(manifest, shape ? { ...options, sliceId: 'custom' } : options));
     // The files stay readable through the handles that are open now, so that not even a killed process leaves the folder behind.
     await rm(work, { recursive: true, force: true }).catch(() => undefined);

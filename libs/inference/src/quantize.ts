@@ -59,8 +59,13 @@ export function quantizeBlock(source: Float32Array, from: number, count: number,
     out.fill(128, at + count, at + size);
     return scale;
   }
-  const code = (i: number): number => (i < count ? Math.min(15, (source[from + i]! * inverse + 8.5) | 0) : 8);
-  for (let i = 0; i < size; i += 2) out[(at + i) >> 1] = code(i) | (code(i + 1) << 4);
+  for (let i = 0; i < size; i += 2) {
+    let low = i < count ? (source[from + i]! * inverse + 8.5) | 0 : 8;
+    let high = i + 1 < count ? (source[from + i + 1]! * inverse + 8.5) | 0 : 8;
+    if (low > 15) low = 15;
+    if (high > 15) high = 15;
+    out[(at + i) >> 1] = low | (high << 4);
+  }
   return scale;
 }
 

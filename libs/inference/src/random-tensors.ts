@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ModelConfig } from '@matfleet/model';
 import { roundToBfloat16 } from './bfloat16.js';
 import { expectedTensors, type TensorSource } from './checkpoint.js';
+import { VALUE_BYTES, type RawRows } from './raw-rows.js';
 
 /** Distinct values that every tensor is cut from, at a place that its name and row decide. */
 const POOL = 2 ** 20;
@@ -56,8 +57,19 @@ export class RandomTensors implements TensorSource {
     return roundToBfloat16(values);
   }
 
-  async read(name: string): Promise<Float32Array> {
-    return this.readRows(name, 0, this.shape(name)[0]!);
+  /** As a published checkpoint would count them. */
+  valueBytes(): number {
+    return VALUE_BYTES.BF16;
+  }
+
+  bytes(name: string): number {
+    return this.shape(name).reduce((a, b) => a * b, this.valueBytes());
+  }
+
+  async readRaw(name: string, from: number, to: number): Promise<RawRows> {
+    const values = await this.readRows(name, from, to);
+    const bytes = new Uint8Array(values.buffer as ArrayBuffer);
+    return { origin: `tensor ${name}`, dtype: 'F32', bytes, firstRow: from, rows: to - from, width: values.length / (to - from) };
   }
 
   async close(): Promise<void> {}

@@ -1,15 +1,15 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { open, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { ModelConfig } from '@matfleet/model';
 import { toBfloat16 } from './bfloat16.js';
+import { assertRoom } from './disk-space.js';
 import type { ImportProgress } from './engine-api.js';
+import { makeDir } from './partial-dir.js';
 import type { RandomTensors } from './random-tensors.js';
 
 const PREFIX = 'model.language_model.';
 const SHARD_BYTES = 4e9;
 const PIECE_VALUES = 4 * 2 ** 20;
-const BYTES_PER_VALUE = 2;
 
 interface Shard {
   readonly file: string;
@@ -25,25 +25,25 @@ export interface WriteOptions {
 
 /** Writes a checkpoint directory in the published layout, bfloat16, in shards with an index. `out` appears complete or not at all. */
 export async function writeSafeTensors(config: ModelConfig, tensors: RandomTensors, options: WriteOptions): Promise<void> {
-  const out = resolve(options.out);
-  const partial = `${out}.partial-${randomUUID()}`;
-  const bytesOf = (name: string): number => tensors.shape(name).reduce((a, b) => a * b, BYTES_PER_VALUE);
+  const bytesOf = (name: string): number => tensors.bytes(name);
   const shards = shardsOf(tensors.names, bytesOf);
-  const total = tensors.names.length;
-  let done = 0;
-  try {
-    await mkdir(partial, { recursive: true });
+  const total = shards.reduce((sum, { bytes }) => sum + bytes, 0);
+  await makeDir(options.out, async (partial) => {
+    await assertRoom(partial, total, 'the checkpoint');
+    let done = 0;
     for (const shard of shards) {
       const handle = await open(join(partial, shard.file), 'wx');
       try {
         await handle.writeFile(header(shard, tensors, bytesOf));
         for (const name of shard.names) {
-          options.onProgress?.({ step: 'weights', done: done++, total });
           const [rows, ...rest] = tensors.shape(name) as [number, ...number[]];
           const rowsPerPiece = Math.max(1, Math.floor(PIECE_VALUES / rest.reduce((a, b) => a * b, 1)));
           for (let row = 0; row < rows; row += rowsPerPiece) {
+            options.onProgress?.({ step: 'weights', done, total });
             options.signal?.throwIfAborted();
-            await handle.writeFile(toBfloat16(await tensors.readRows(name, row, Math.min(rows, row + rowsPerPiece))));
+            const bytes = toBfloat16(await tensors.readRows(name, row, Math.min(rows, row + rowsPerPiece)));
+            await handle.writeFile(bytes);
+            done += bytes.length;
           }
         }
         await handle.sync();
@@ -53,16 +53,12 @@ export async function writeSafeTensors(config: ModelConfig, tensors: RandomTenso
     }
     const json = (file: string, value: unknown): Promise<void> => writeFile(join(partial, file), `${JSON.stringify(value, null, 2)}\n`);
     await json('model.safetensors.index.json', {
-      metadata: { total_size: shards.reduce((sum, { bytes }) => sum + bytes, 0) },
+      metadata: { total_size: total },
       weight_map: Object.fromEntries(shards.flatMap(({ file, names }) => names.map((name) => [PREFIX + name, file]))),
     });
     await json('config.json', publishedConfig(config));
     await json('generation_config.json', { eos_token_id: config.eosTokenIds });
-    await rename(partial, out);
-  } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    throw error;
-  }
+  });
 }
 
 function shardsOf(names: readonly string[], bytesOf: (name: string) => number): Shard[] {

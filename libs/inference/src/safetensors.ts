@@ -1,6 +1,8 @@
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
+import type { TensorSource } from './checkpoint.js';
+import { VALUE_BYTES, type RawRows, type ValueType } from './raw-rows.js';
 
 const Header = z.record(
   z.string(),
@@ -8,7 +10,7 @@ const Header = z.record(
 );
 const Index = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
 
-const BYTES_PER_VALUE: Record<string, number> = { F32: 4, BF16: 2, F16: 2 };
+const BYTES_PER_VALUE: Record<string, number> = VALUE_BYTES;
 const MAX_HEADER_BYTES = 100 * 2 ** 20;
 
 interface Entry {
@@ -19,8 +21,8 @@ interface Entry {
   readonly offset: number;
 }
 
-/** A checkpoint's tensors, in one safetensors file or in shards with an index. Values are read on demand and returned as float32. */
-export class SafeTensors {
+/** A checkpoint's tensors, in one safetensors file or in shards with an index. Values are read on demand. */
+export class SafeTensors implements TensorSource {
   private readonly handles = new Map<string, Promise<FileHandle>>();
 
   private constructor(
@@ -48,26 +50,25 @@ export class SafeTensors {
     return this.entry(name).shape;
   }
 
-  /** Rows [from, to) of a matrix (elements of a vector), as float32. Throws on values that are not finite. */
-  async readRows(name: string, from: number, to: number): Promise<Float32Array> {
-    const { file, dtype, shape, offset } = this.entry(name);
-    const width = shape.slice(1).reduce((a, b) => a * b, 1);
-    const valueBytes = BYTES_PER_VALUE[dtype]!;
-    const bytes = new Uint8Array((to - from) * width * valueBytes);
-    const handle = await this.handle(file);
-    const { bytesRead } = await readFully(handle, bytes, offset + from * width * valueBytes);
-    if (bytesRead < bytes.length) throw new Error(`tensor ${name} in ${file}: the file ends ${bytes.length - bytesRead} bytes early`);
-    const values = toFloat32(bytes, dtype);
-    for (let i = 0; i < values.length; i++)
-      if (!Number.isFinite(values[i])) {
-        const at = [from + Math.floor(i / width), ...(shape.length > 1 ? [i % width] : [])];
-        throw new Error(`tensor ${name} in ${file} holds ${values[i]} at [${at.join(', ')}]`);
-      }
-    return values;
+  valueBytes(name: string): number {
+    return BYTES_PER_VALUE[this.entry(name).dtype]!;
   }
 
-  async read(name: string): Promise<Float32Array> {
-    return this.readRows(name, 0, this.shape(name)[0] ?? 1);
+  bytes(name: string): number {
+    return this.shape(name).reduce((a, b) => a * b, this.valueBytes(name));
+  }
+
+  /** Rows [from, to) of a matrix (elements of a vector) as the file holds them. */
+  async readRaw(name: string, from: number, to: number): Promise<RawRows> {
+    const { file, dtype, shape, offset } = this.entry(name);
+    const width = shape.slice(1).reduce((a, b) => a * b, 1);
+    const rowBytes = width * BYTES_PER_VALUE[dtype]!;
+    const bytes = new Uint8Array((to - from) * rowBytes);
+    const handle = await this.handle(file);
+    const { bytesRead } = await readFully(handle, bytes, offset + from * rowBytes);
+    const origin = `tensor ${name} in ${file}`;
+    if (bytesRead < bytes.length) throw new Error(`${origin}: the file ends ${bytes.length - bytesRead} bytes early`);
+    return { origin, dtype: dtype as ValueType, bytes, firstRow: from, rows: to - from, width };
   }
 
   /** Throws unless the tensor exists with this shape in a readable type. */
@@ -139,24 +140,6 @@ async function readFully(handle: FileHandle, into: Uint8Array, position: number)
     done += bytesRead;
   }
   return { bytesRead: done };
-}
-
-function toFloat32(bytes: Uint8Array, dtype: string): Float32Array {
-  if (dtype === 'F32') return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-  if (dtype === 'F16') return Float32Array.from(halves, halfToFloat);
-  const bits = new Uint32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) bits[i] = halves[i]! << 16;
-  return new Float32Array(bits.buffer);
-}
-
-function halfToFloat(half: number): number {
-  const sign = half & 0x8000 ? -1 : 1;
-  const exponent = (half >> 10) & 0x1f;
-  const fraction = half & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
 function parseRecord(text: string, path: string): Record<string, unknown> {

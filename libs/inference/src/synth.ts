@@ -1,8 +1,9 @@
 import { publishedShapes, type Manifest, type ModelConfig, type PublishedShape } from '@matfleet/model';
-import { assertNew, buildPackage } from './build-package.js';
+import { buildPackage } from './build-package.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { ImportProgress, PrecisionKind } from './engine-api.js';
 import { defaultSlices } from './import.js';
+import { assertNew } from './partial-dir.js';
 import { RandomTensors } from './random-tensors.js';
 import { writeSafeTensors } from './safetensors-writer.js';
 
