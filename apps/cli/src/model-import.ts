@@ -6,6 +6,16 @@ import { inspection, renderInspection } from './model-inspect.js';
 import { showProgress } from './model-progress.js';
 import { readPackage } from './package-dir.js';
 
+interface ImportCommandOptions {
+  readonly out: string;
+  readonly precision: 'fp32' | 'int8' | 'int4';
+  readonly block?: string;
+  readonly slices?: string;
+  readonly name?: string;
+  readonly threads?: string;
+  readonly golden: boolean;
+}
+
 export const registerImport: Register = (model, { output, signal }) => {
   model
     .command('import')
@@ -19,9 +29,15 @@ export const registerImport: Register = (model, { output, signal }) => {
       "slice table: a JSON list of slices, or {slices, evaluation}; default: the checkpoint's slices.json, Google's published table, or the full slice alone",
     )
     .option('--name <name>', "the model's name; default: the directory's")
-    .action(async (source: string, options: { out: string; precision: 'fp32' | 'int8' | 'int4'; block?: string; slices?: string; name?: string }) => {
+    .option('--threads <n>', 'that encode weights; default: all cores, at most 4')
+    .option(
+      '--no-golden',
+      'leave out the answers that a device must reproduce before it uses a slice; they need the memory of an engine with the largest slice',
+    )
+    .action(async (source: string, options: ImportCommandOptions) => {
       const block = options.block === undefined ? undefined : parseWhole('--block', options.block, 1);
       if (block !== undefined && options.precision === 'fp32') throw new UsageFailure('--block: fp32 weights have no quantisation block');
+      const threads = options.threads === undefined ? undefined : parseWhole('--threads', options.threads, 1);
       const { importCheckpoint, readSliceTable } = await import('@matfleet/inference');
       const table = options.slices === undefined ? undefined : await readSliceTable(options.slices);
       const progress = showProgress(output);
@@ -30,12 +46,15 @@ export const registerImport: Register = (model, { output, signal }) => {
           source,
           out: options.out,
           precision: options.precision,
+          golden: options.golden,
           signal,
           onProgress: progress.update,
           ...(block && { block }),
+          ...(threads && { threads }),
           ...table,
           ...(options.name && { name: options.name }),
         });
+        progress.stop(true);
       } finally {
         progress.stop();
       }

@@ -34,6 +34,7 @@ export const registerSynth: Register = (model, { output, signal }) => {
       try {
         if (checkpoint) await synthCheckpoint(terms);
         else await synthPackage({ ...terms, precision: precision ?? 'int4', ...(block !== undefined && { block: parseWhole('--block', block, 1) }) });
+        progress.stop(true);
       } finally {
         progress.stop();
       }

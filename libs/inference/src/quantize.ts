@@ -44,11 +44,11 @@ export function quantize(matrix: Float32Array, N: number, K: number, bits: Bits,
  */
 export function quantizeBlock(source: Float32Array, from: number, count: number, bits: Bits, out: Uint8Array, at: number, size = count): number {
   const end = from + count;
-  let [least, most] = [0, 0];
+  let least = 0;
+  let most = 0;
   for (let i = from; i < end; i++) {
-    const value = source[i]!;
-    if (value < least) least = value;
-    else if (value > most) most = value;
+    least = Math.min(least, source[i]!);
+    most = Math.max(most, source[i]!);
   }
   // int4 has one more step below zero than above: giving it to the largest value, whatever its sign, saves a quarter of the error.
   const scale = Math.fround(bits === 8 ? Math.max(-least, most) / 127 : (-least > most ? least : most) / -8);
@@ -59,13 +59,19 @@ export function quantizeBlock(source: Float32Array, from: number, count: number,
     out.fill(128, at + count, at + size);
     return scale;
   }
-  for (let i = 0; i < size; i += 2) {
-    let low = i < count ? (source[from + i]! * inverse + 8.5) | 0 : 8;
-    let high = i + 1 < count ? (source[from + i + 1]! * inverse + 8.5) | 0 : 8;
-    if (low > 15) low = 15;
-    if (high > 15) high = 15;
-    out[(at + i) >> 1] = low | (high << 4);
+  let byte = at >> 1;
+  const paired = end - (count & 1);
+  for (let i = from; i < paired; i += 2) {
+    const low = (source[i]! * inverse + 8.5) | 0;
+    const high = (source[i + 1]! * inverse + 8.5) | 0;
+    // From 0 to 16, where 16 must become 15; without a branch this is the fastest of several forms.
+    out[byte++] = (low - (low >> 4)) | ((high - (high >> 4)) << 4);
   }
+  if (paired < end) {
+    const low = (source[paired]! * inverse + 8.5) | 0;
+    out[byte++] = (low - (low >> 4)) | 0x80;
+  }
+  out.fill(0x88, byte, (at + size) >> 1);
   return scale;
 }
 
