@@ -1,20 +1,38 @@
 import { footprint, frontier, type Footprint, type Manifest, type Quality, type Slice } from '@matfleet/model';
 import { formatWidths, parseWhole } from './arguments.js';
 import type { Register } from './command.js';
+import { Failure } from './failure.js';
 import { formatBytes, table } from './output.js';
 import { readPackage, type PackageDir } from './package-dir.js';
 
-export const registerInspect: Register = (model, { output }) => {
+export const registerInspect: Register = (model, { output, signal }) => {
   model
     .command('inspect')
     .description('show the slices of a package: shape, bytes, quality')
     .argument('<dir>', 'a model package')
     .option('--context <tokens>', 'context that K/V and activations are counted for; default: the model’s limit, at most 4096')
-    .action(async (dir: string, options: { context?: string }) => {
+    .option('--verify', 'read every chunk and compare its SHA-256 with its name')
+    .action(async (dir: string, options: { context?: string; verify?: true }) => {
       const context = options.context === undefined ? undefined : parseWhole('--context', options.context, 1);
-      output.result(inspection(await readPackage(dir), context), renderInspection);
+      const found = await readPackage(dir);
+      if (options.verify) await assertWhole(found, signal);
+      output.result(inspection(found, context), renderInspection);
     });
 };
+
+async function assertWhole({ dir, manifest }: PackageDir, signal: AbortSignal): Promise<void> {
+  const { verifyChunks } = await import('@matfleet/inference');
+  const damaged = await verifyChunks(dir, manifest.chunks, { signal });
+  if (damaged.length > 0)
+    throw new Failure(
+      'bad-chunk',
+      [
+        `${damaged.length} of ${manifest.chunks.length} chunks are not what the manifest says:`,
+        ...damaged.map(({ problem }) => problem),
+        `Import the same checkpoint with the same options again: it gives the same chunks. Or copy the files from another copy of the package.`,
+      ].join('\n'),
+    );
+}
 
 export interface Inspection {
   readonly name: string;

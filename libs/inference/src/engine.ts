@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { prefillChunkTokens, sliceById, type Manifest } from '@matfleet/model';
+import { chunksOf, prefillChunkTokens, sliceById, type Manifest } from '@matfleet/model';
+import { assertChunks } from './chunk-check.js';
 import type { ChatMessage, Engine, EngineStats, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
 import { generate } from './generate.js';
 import type { KvCache } from './kv-cache.js';
@@ -9,7 +10,7 @@ import { loadTokenizer, type Tokenizer } from './tokenizer.js';
 
 const DEFAULT_CONTEXT_TOKENS = 2048;
 
-/** Loads one slice from a chunk store. Throws when a chunk is missing or the slice does not exist; the chunks' hashes are the caller's to check. */
+/** Loads one slice from a chunk store. Throws when the slice does not exist, or a chunk is missing or has another size, naming it; hashes are the caller's to check. */
 export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
   const { manifest, storeDir, signal } = options;
   const slice = sliceById(manifest, options.sliceId);
@@ -18,18 +19,15 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
   if (!Number.isInteger(contextTokens) || contextTokens < 1 || contextTokens > limit)
     throw new Error(`a context of ${contextTokens} tokens; model ${manifest.name} takes 1 to ${limit}`);
   signal?.throwIfAborted();
-  const tokenizer = await readTokenizer(manifest, storeDir);
   const ids = [...new Set([slice.id, ...(options.otherSlices ?? [])])];
-  const slices = await SliceSet.create(
-    manifest,
-    storeDir,
-    ids.map((id) => sliceById(manifest, id)),
-    {
-      mostOpen: Math.max(1, options.mostOpenSlices ?? ids.length),
-      ...(options.threads === undefined ? {} : { threads: options.threads }),
-      ...(options.pleCacheRows === undefined ? {} : { pleCacheRows: options.pleCacheRows }),
-    },
-  );
+  const wanted = ids.map((id) => sliceById(manifest, id));
+  await assertChunks(storeDir, [...new Set(wanted.flatMap((one) => chunksOf(manifest, one)))]);
+  const tokenizer = await readTokenizer(manifest, storeDir);
+  const slices = await SliceSet.create(manifest, storeDir, wanted, {
+    mostOpen: Math.max(1, options.mostOpenSlices ?? ids.length),
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...(options.pleCacheRows === undefined ? {} : { pleCacheRows: options.pleCacheRows }),
+  });
   try {
     await slices.use(slice.id);
     signal?.throwIfAborted();

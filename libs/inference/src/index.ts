@@ -6,6 +6,7 @@ export { readSliceTable, type SliceTable } from './slice-table.js';
 export { prepare, type PrepareOptions, type PrepareResult } from './prepare.js';
 export { sweepPrepared } from './prepared.js';
 export { runtime } from './onnx.js';
+export { verifyChunks, type DamagedChunk } from './chunk-check.js';
 export { readManifest } from './package-dir.js';
 export type {
   ChatMessage,

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Chunk, Manifest } from './manifest.js';
+import type { Chunk, Manifest, Part } from './manifest.js';
 import { sliceWidths } from './slice-math.js';
 import type { Slice } from './slice.js';
 
@@ -48,4 +48,20 @@ export function mappedBytes(manifest: Pick<Manifest, 'config' | 'chunks'>, slice
     .flatMap(({ tensors }) => tensors)
     .filter(({ bytes, block }) => block !== undefined && bytes >= MAPPED_FROM_BYTES)
     .reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** What a chunk holds, for people: "FFN channels 8192 to 16383 of layer 3". */
+export function partText(part: Part): string {
+  switch (part.kind) {
+    case 'core':
+      return 'what every slice needs';
+    case 'layer':
+      return `layer ${part.layer} without its FFN`;
+    case 'band':
+      return `FFN channels ${part.from} to ${part.to - 1} of layer ${part.layer}`;
+    case 'plane':
+      return `per-layer embeddings of tokens ${part.fromRow} to ${part.toRow - 1} for layers ${part.layers[0]} to ${part.layers.at(-1)}`;
+    case 'tokenizer':
+      return part.file;
+  }
 }
