@@ -65,7 +65,7 @@ export async function run(args) {
       peakRssBytes: measured.peakRssBytes,
     };
     if (values.write) {
-      const file = new URL(`results/import-${values.shape}${values.golden ? '-golden' : ''}.md`, import.meta.url);
+      const file = new URL(`results/import-${values.shape}.md`, import.meta.url);
       const shown = args.filter((arg, i) => arg !== '--write' && arg !== '--cache' && args[i - 1] !== '--cache');
       await writeFile(file, `# Import of ${values.shape}\n\n\`npm run bench -- import ${shown.join(' ')}\`\n\n${render(report)}\n`);
     }

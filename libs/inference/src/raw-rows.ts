@@ -32,7 +32,7 @@ const decoders: Record<ValueType, (bytes: Uint8Array<ArrayBuffer>, at: number, o
   },
   BF16: (bytes, at, out) => {
     const halves = new Uint16Array(bytes.buffer, bytes.byteOffset + at * 2, out.length);
-    const words = new Uint32Array(out.buffer, out.byteOffset, out.length);
+    const words = new Int32Array(out.buffer, out.byteOffset, out.length);
     let exponents = 0;
     for (let i = 0; i < words.length; i++) {
       const half = halves[i]!;
