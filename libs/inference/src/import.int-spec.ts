@@ -135,6 +135,11 @@ describe('import of a checkpoint', () => {
       const manifest = await importCheckpoint({ source, out: join(dir, 'b'), precision: 'int8' });
       expect(manifest.slices).toEqual([{ ...narrow, quality }, full]);
       expect(manifest.evaluation).toEqual({ metric: 'exact match', dataset: 'held out' });
+      // As the training code writes it, before a benchmark adds an evaluation.
+      const dataset = { name: 'heldout', sha256: 'ab'.repeat(32), size: 1490 };
+      await writeFile(join(source, 'slices.json'), JSON.stringify({ version: 1, metric: 'exact-match', dataset, slices: [full] }));
+      const measured = await importCheckpoint({ source, out: join(dir, 'c'), precision: 'int8', golden: false });
+      expect(measured.evaluation).toEqual({ metric: 'exact-match', dataset: 'heldout', sha256: dataset.sha256 });
     });
   });
 
