@@ -83,7 +83,14 @@ export async function buildPackage(checkpoint: Checkpoint, options: BuildOptions
 
 async function tokenizerBytes({ dir }: Checkpoint): Promise<number> {
   if (dir === undefined) return 0;
-  const sizes = await Promise.all(TOKENIZER_FILES.map((file) => stat(join(dir, file)).then(({ size }) => size, () => 0))); // prettier-ignore
+  const sizes = await Promise.all(
+    TOKENIZER_FILES.map((file) =>
+      stat(join(dir, file)).then(
+        ({ size }) => size,
+        () => 0,
+      ),
+    ),
+  );
   return sizes.reduce((a, b) => a + b, 0);
 }
 

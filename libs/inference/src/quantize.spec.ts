@@ -28,6 +28,15 @@ describe('block quantisation', () => {
     );
   });
 
+  it.each([4, 8] as const)('stays within its %d-bit codes for the smallest numbers that float32 has', (bits) => {
+    const step = 2 ** -149;
+    for (const peak of [1, 3, 11, 12, 13, 1000]) {
+      const matrix = Float32Array.from({ length: 32 }, (_, i) => step * peak * (i % 2 ? 1 : -1));
+      for (const value of dequantize(quantize(matrix, 1, 32, bits, 16), 1, 32, bits, 16))
+        expect(Math.abs(value)).toBeLessThanOrEqual(1.01 * peak * step);
+    }
+  });
+
   it('quantises again to the same values, so that a package made twice is the same package', () => {
     const matrix = Float32Array.from({ length: 64 }, (_, i) => Math.sin(i));
     expect(quantize(matrix, 1, 64, 4, 32)).toEqual(quantize(matrix.slice(), 1, 64, 4, 32));

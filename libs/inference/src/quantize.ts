@@ -13,6 +13,8 @@ export interface QuantizedMatrix {
 }
 
 const MIN_BLOCK = 16;
+/** The smallest normal float32. */
+const LEAST_SCALE = 2 ** -126;
 
 /**
  * The largest block that MatMulNBits takes (a power of two, at least 16) up to `requested` and K; undefined where none fits and the
@@ -52,11 +54,12 @@ export function quantizeBlock(source: Float32Array, from: number, count: number,
   }
   // int4 has one more step below zero than above: giving it to the largest value, whatever its sign, saves a quarter of the error.
   const scale = Math.fround(bits === 8 ? Math.max(-least, most) / 127 : (-least > most ? least : most) / -8);
-  const inverse = scale === 0 ? 0 : 1 / scale;
+  // A scale too small for its full precision could lead beyond the codes; such a block is zero.
+  const inverse = Math.abs(scale) < LEAST_SCALE ? 0 : 1 / scale;
   // Codes are positive, so that cutting off the fraction rounds half up.
   if (bits === 8) {
     for (let i = 0; i < count; i++) out[at + i] = Math.min(255, source[from + i]! * inverse + 128.5);
-    out.fill(128, at + count, at + size);
+    if (size > count) out.fill(128, at + count, at + size);
     return scale;
   }
   let byte = at >> 1;
@@ -71,7 +74,7 @@ export function quantizeBlock(source: Float32Array, from: number, count: number,
     const low = (source[paired]! * inverse + 8.5) | 0;
     out[byte++] = (low - (low >> 4)) | 0x80;
   }
-  out.fill(0x88, byte, (at + size) >> 1);
+  if (size > count) out.fill(0x88, byte, (at + size) >> 1);
   return scale;
 }
 
