@@ -120,7 +120,7 @@ function checkSlices(config: ModelConfig, slices: readonly Slice[], bandEdges: r
   }
 }
 
-/** A short greedy continuation by every slice, as the importing machine computes it: each slice is loaded once, one at a time. */
+/** A short greedy continuation by every slice, as the importing machine computes it: one slice is loaded at a time. */
 async function goldenPrompts(
   manifest: Manifest,
   storeDir: string,
@@ -128,27 +128,31 @@ async function goldenPrompts(
   signal?: AbortSignal,
 ): Promise<GoldenPrompt[]> {
   const { config, slices } = manifest;
+  const promptIds = await goldenPromptIds(manifest, storeDir);
+  // The ids are known: without its chunk an engine does not index Gemma's tokenizer again for every slice.
+  const bare = { ...manifest, chunks: manifest.chunks.filter(({ part }) => part.kind !== 'tokenizer') };
   const contextTokens = Math.min(GOLDEN_CONTEXT_TOKENS, config.maxPositionEmbeddings);
-  const otherSlices = slices.map(({ id }) => id);
-  const engine = await openEngine({ manifest, storeDir, sliceId: otherSlices[0]!, otherSlices, mostOpenSlices: 1, contextTokens });
-  try {
-    const hasTokenizer = manifest.chunks.some(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
-    const some = Math.min(config.vocabSize, config.vocabSizePerLayerInput);
-    const promptIds = hasTokenizer
-      ? engine.tokenize([{ role: 'user', text: 'What can you do?' }])
-      : [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];
-    const prompts: GoldenPrompt[] = [];
-    for (const [done, { id: sliceId }] of slices.entries()) {
-      signal?.throwIfAborted();
-      onProgress({ step: 'golden', done, total: slices.length });
+  const prompts: GoldenPrompt[] = [];
+  for (const [done, { id: sliceId }] of slices.entries()) {
+    signal?.throwIfAborted();
+    onProgress({ step: 'golden', done, total: slices.length });
+    const engine = await openEngine({ manifest: bare, storeDir, sliceId, contextTokens });
+    try {
       const tokenIds: number[] = [];
-      for await (const { tokenId } of engine.generate(promptIds, { sliceId, maxTokens: GOLDEN_TOKENS })) tokenIds.push(tokenId);
+      for await (const { tokenId } of engine.generate(promptIds, { maxTokens: GOLDEN_TOKENS })) tokenIds.push(tokenId);
       prompts.push({ sliceId, promptIds, tokenIds });
+    } finally {
+      await engine.close();
     }
-    return prompts;
-  } finally {
-    await engine.close();
   }
+  return prompts;
+}
+
+async function goldenPromptIds({ config, chunks }: Manifest, storeDir: string): Promise<number[]> {
+  const chunk = chunks.find(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
+  if (chunk) return loadTokenizer(await readFile(join(storeDir, 'chunks', chunk.id))).encodeChat([{ role: 'user', text: 'What can you do?' }]);
+  const some = Math.min(config.vocabSize, config.vocabSizePerLayerInput);
+  return [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];
 }
 
 const exists = (path: string): Promise<boolean> =>
