@@ -3,30 +3,25 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
-  abandon,
-  adopt,
   channelOptions,
-  clear,
   deviceCredentials,
   DeviceSession,
   enrol,
-  fail,
   fetchChunk,
   fetchManifest,
   JournalFile,
   loadIdentity,
-  reconcile,
+  Reconciler,
+  RemoteInferences,
   retryPlan,
   revert,
-  storeDesired,
   targetOf,
   writeFileDurably,
   type Identity,
   type Slot,
-  type Step,
 } from '@matfleet/device';
 import { mappedBytes, sliceById } from '@matfleet/model';
-import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Desired, type Hello, type Report } from '@matfleet/protocol';
+import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, CandidateRejected, engineSpec } from './activation.js';
 import { ChunkStore } from './chunk-store.js';
@@ -38,8 +33,8 @@ import { createSupervisor, type Supervisor } from './engine/supervisor.js';
 import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
-import { RemoteInferences } from './remote-inferences.js';
 import { createLocalServing, type LocalServing } from './serving/local-serving.js';
+import { ServingError } from './serving/serving-error.js';
 
 const AGENT_VERSION = '0.1.0';
 
@@ -54,13 +49,12 @@ export class Agent {
   private readonly supervisor: Supervisor;
   private readonly serving: LocalServing;
   private readonly remote: RemoteInferences;
+  private readonly reconciler: Reconciler;
   private identity: Identity | undefined;
   private session: DeviceSession | undefined;
   private artifacts: ArtifactServiceClient | undefined;
   private capabilities: Capabilities | undefined;
   private online = false;
-  private desiredAt = new AbortController();
-  private nudge: () => void = () => {};
   private loops: Promise<unknown>[] = [];
 
   constructor(
@@ -94,7 +88,31 @@ export class Agent {
         observedGeneration: this.journal.current.active?.generation ?? 0,
       }),
     });
-    this.remote = new RemoteInferences(this.serving, (event) => this.session?.inferenceEvent(event) ?? false);
+    this.remote = new RemoteInferences(
+      {
+        generateRemote: (start, emit, signal) => this.serving.generateRemote(start, emit, signal),
+        refusalOf: (error) => (error instanceof ServingError ? error : undefined),
+      },
+      (event) => this.session?.inferenceEvent(event) ?? false,
+    );
+    this.reconciler = new Reconciler({
+      journal: this.journal,
+      view: (slot) => this.store.view(slot),
+      canFetch: () => this.artifacts !== undefined && this.online,
+      fetchManifest: async (slot) => this.store.putManifest(slot.modelVersionId, await fetchManifest(this.artifacts!, slot.modelVersionId)),
+      fetch: (slot, chunkIds, signal) => this.fetch(slot, chunkIds, signal),
+      activate: (slot, signal) => this.activate(slot, signal),
+      tidy: () => {
+        const { active, previous, desired } = this.journal.current;
+        return this.store.collectGarbage([active, previous, desired]);
+      },
+      stopServing: () => this.supervisor.clear(),
+      isFinal: (error) => error instanceof CandidateRejected,
+      report: (report) => this.session?.report(report),
+      failed: ({ generation, attempts, final, error }) =>
+        log.error({ generation, attempt: attempts, final, reason: error }, 'could not reach what is desired'),
+      nowMs: Date.now,
+    });
   }
 
   /** Serves the last committed slice at once, and joins the fleet beside that. Resolves when the local sockets are open. */
@@ -106,14 +124,13 @@ export class Agent {
     const announce = (): void => this.announce(address);
     announce();
     this.supervisor.onChange(announce);
-    this.loops = [this.reconcileLoop(), this.fleetLoop()];
+    this.loops = [this.reconciler.run(this.stopping.signal), this.fleetLoop()];
     return address;
   }
 
   async stop(): Promise<void> {
     this.stopping.abort();
-    this.desiredAt.abort();
-    this.nudge();
+    this.reconciler.nudge();
     this.remote.abortAll();
     await Promise.all([this.serving.stop(), this.supervisor.stop(), Promise.race([Promise.allSettled(this.loops), delay(3_000)])]);
     this.artifacts?.close();
@@ -160,11 +177,11 @@ export class Agent {
           if (online !== this.online) this.log.info({ online, why }, online ? 'session open' : 'session lost');
           this.online = online;
           if (!online) this.remote.abortAll();
-          else this.nudge();
+          else this.reconciler.nudge();
         },
       },
     });
-    this.reportPosition();
+    this.reconciler.reportPosition();
     await this.session.run(signal);
     client.close();
   }
@@ -190,97 +207,16 @@ export class Agent {
         }),
       },
       storedGeneration: BigInt(this.journal.current.desired?.generation ?? 0),
-      observed: this.observed(),
+      observed: this.reconciler.observed(),
     };
   }
 
   private accept(desired: Desired): void {
-    const slot: Slot = {
-      generation: Number(desired.generation),
-      modelVersionId: desired.modelVersionId,
-      modelName: desired.modelName,
-      sliceId: desired.sliceId,
-      contextTokens: desired.contextTokens,
-    };
-    const before = this.journal.current;
-    if (this.journal.update((state) => storeDesired(state, slot)) === before) return;
-    this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId, reason: desired.reason }, 'desired');
-    // What is under way for an older generation is of no use any more.
-    this.desiredAt.abort();
-    this.nudge();
-  }
-
-  private observed(): { generation: bigint; modelVersionId: string; sliceId: string } {
-    const { active } = this.journal.current;
-    return { generation: BigInt(active?.generation ?? 0), modelVersionId: active?.modelVersionId ?? '', sliceId: active?.sliceId ?? '' };
-  }
-
-  private report(generation: number, phase: Phase, more: Partial<Pick<Report, 'fetchedBytes' | 'totalBytes' | 'error'>> = {}): void {
-    this.session?.report({ generation: BigInt(generation), phase, observed: this.observed(), fetchedBytes: 0n, totalBytes: 0n, error: '', ...more });
-  }
-
-  /** After a start: what the last process may not have got across. */
-  private reportPosition(): void {
-    const { desired, active, failure } = this.journal.current;
-    if (!desired) return;
-    if (active?.generation === desired.generation) this.report(desired.generation, Phase.PHASE_ACTIVE);
-    else if (failure?.generation === desired.generation && failure.final)
-      this.report(desired.generation, Phase.PHASE_FAILED, { error: failure.error });
+    const { generation, sliceId, modelVersionId, reason } = desired;
+    if (this.reconciler.accept(desired)) this.log.info({ generation: Number(generation), sliceId, modelVersionId, reason }, 'desired');
   }
 
   // -- towards what is desired
-
-  private async reconcileLoop(): Promise<void> {
-    const { signal } = this.stopping;
-    while (!signal.aborted) {
-      let waitMs = 60_000;
-      this.desiredAt = new AbortController();
-      const attempt = AbortSignal.any([signal, this.desiredAt.signal]);
-      // Armed before the step, so that a document that comes meanwhile is not slept over.
-      const nudged = new Promise<void>((resolve) => (this.nudge = resolve));
-      try {
-        const { desired } = this.journal.current;
-        const view = desired && desired.modelVersionId !== '' ? this.store.view(desired) : { manifest: false, missingChunks: [] };
-        const step = reconcile(this.journal.current, view, Date.now());
-        if (step.kind === 'wait') waitMs = step.ms;
-        else if (step.kind !== 'none' && (await this.perform(step, attempt))) continue;
-      } catch (error) {
-        if (attempt.aborted) {
-          this.journal.update(abandon);
-          continue;
-        }
-        waitMs = this.failed(error as Error);
-      }
-      await Promise.race([nudged, delay(waitMs, undefined, { signal: attempt }).catch(() => {})]);
-    }
-  }
-
-  /** True when another step may follow at once. */
-  private async perform(step: Exclude<Step, { kind: 'none' | 'wait' }>, signal: AbortSignal): Promise<boolean> {
-    const { slot } = step;
-    switch (step.kind) {
-      case 'fetch-manifest':
-        if (!this.artifacts || !this.online) return false;
-        this.store.putManifest(slot.modelVersionId, await fetchManifest(this.artifacts, slot.modelVersionId));
-        return true;
-      case 'fetch':
-        if (!this.artifacts || !this.online) return false;
-        await this.fetch(slot, step.chunkIds, signal);
-        return true;
-      case 'activate':
-        await this.activate(slot, signal);
-        return true;
-      case 'adopt':
-        this.journal.update((state) => adopt(state, slot));
-        this.report(slot.generation, Phase.PHASE_ACTIVE);
-        return true;
-      case 'clear':
-        this.journal.update(clear);
-        await this.supervisor.clear();
-        this.report(slot.generation, Phase.PHASE_ACTIVE);
-        return true;
-    }
-  }
 
   private async fetch(slot: Slot, chunkIds: readonly string[], signal: AbortSignal): Promise<void> {
     const wanted = this.store.chunks(slot).filter(({ id }) => chunkIds.includes(id));
@@ -289,7 +225,7 @@ export class Agent {
     let toldAt = 0;
     const tell = (): void => {
       toldAt = Date.now();
-      this.report(slot.generation, Phase.PHASE_FETCHING, { fetchedBytes, totalBytes });
+      this.reconciler.report(slot.generation, Phase.PHASE_FETCHING, { fetchedBytes, totalBytes });
     };
     tell();
     this.log.info({ generation: slot.generation, chunks: wanted.length, totalBytes: Number(totalBytes) }, 'fetching');
@@ -304,18 +240,19 @@ export class Agent {
     tell();
   }
 
-  private async activate(slot: Slot, signal: AbortSignal): Promise<void> {
-    this.report(slot.generation, Phase.PHASE_VERIFYING);
+  private async activate(slot: Slot, signal: AbortSignal): Promise<boolean> {
+    this.reconciler.report(slot.generation, Phase.PHASE_VERIFYING);
     const damaged = await this.store.verify(slot, signal);
-    if (damaged.length > 0) return this.log.warn({ chunks: damaged }, 'chunks were damaged on disk; fetching them again');
-    this.report(slot.generation, Phase.PHASE_ACTIVATING);
+    if (damaged.length > 0) {
+      this.log.warn({ chunks: damaged }, 'chunks were damaged on disk; fetching them again');
+      return false;
+    }
+    this.reconciler.report(slot.generation, Phase.PHASE_ACTIVATING);
     const { journal, store, host, supervisor } = this;
     const prepare = (candidate: EngineSpec, until: AbortSignal): Promise<void> => this.prepare(candidate, until);
     await activate(slot, { journal, store, host, supervisor, prepare, pleCacheRows: this.config.pleCacheRows }, signal);
-    this.report(slot.generation, Phase.PHASE_ACTIVE);
     this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId }, 'active');
-    const { active, previous, desired } = journal.current;
-    await store.collectGarbage([active, previous, desired]);
+    return true;
   }
 
   /** Without prepared weights a slice runs too, in more private memory: whatever goes wrong is a warning. */
@@ -339,23 +276,13 @@ export class Agent {
     }
   }
 
-  /** Milliseconds until the next try. */
-  private failed(error: Error): number {
-    const generation = this.journal.current.desired?.generation;
-    if (generation === undefined) return 60_000;
-    const { failure } = this.journal.update((state) => fail(state, generation, error.message, error instanceof CandidateRejected, Date.now()));
-    this.log.error({ generation, attempt: failure?.attempts, final: failure?.final, reason: error.message }, 'could not reach what is desired');
-    if (failure?.final) this.report(generation, Phase.PHASE_FAILED, { error: failure.error });
-    return failure && !failure.final ? Math.max(0, failure.retryAtMs - Date.now()) : 60_000;
-  }
-
   private backToPrevious(reason: string): void {
     const { active } = this.journal.current;
     const after = this.journal.update((state) => revert(state, `slice ${active?.sliceId} keeps ending: ${reason}`, Date.now()));
     if (!after.active || after.active === active) return;
     this.log.error({ from: active?.sliceId, to: after.active.sliceId, reason }, 'back to the previous slice');
     this.supervisor.resume(engineSpec(this.store, after.active, this.config.pleCacheRows));
-    if (active) this.report(active.generation, Phase.PHASE_FAILED, { error: after.failure?.error ?? reason });
+    if (active) this.reconciler.report(active.generation, Phase.PHASE_FAILED, { error: after.failure?.error ?? reason });
   }
 
   private announce(address: { readonly socket: string; readonly port: number }): void {

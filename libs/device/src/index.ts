@@ -4,6 +4,8 @@ export * from './enrol.js';
 export * from './fetch.js';
 export * from './journal.js';
 export * from './reconcile.js';
+export * from './reconciler.js';
+export * from './remote-inferences.js';
 export * from './session.js';
 export * from './spool.js';
 export * from './state-file.js';

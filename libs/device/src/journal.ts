@@ -29,11 +29,16 @@ export const Journal = z.object({
   previous: Slot.optional(),
   provisional: Slot.optional(),
   failure: Failure.optional(),
+  /** Generation of the empty document that this device, running nothing, has answered. */
+  cleared: z.number().int().positive().optional(),
 });
 export type Journal = z.infer<typeof Journal>;
 
 export const MAX_ATTEMPTS = 5;
 const RETRY_BASE_MS = 2_000;
+
+/** The wait after so many failed attempts at one generation. */
+export const retryMs = (attempts: number): number => RETRY_BASE_MS * 2 ** (attempts - 1);
 
 /** The latest generation wins; an older document changes nothing. */
 export const storeDesired = (journal: Journal, desired: Slot): Journal =>
@@ -43,7 +48,7 @@ export const beginActivation = (journal: Journal, slot: Slot): Journal => ({ ...
 
 /** The candidate becomes active; what ran before stays on disk as the way back. */
 export function commit(journal: Journal): Journal {
-  const { provisional, active, failure: _failure, ...rest } = journal;
+  const { provisional, active, failure: _failure, cleared: _cleared, ...rest } = journal;
   if (!provisional) return journal;
   const previous = active && !sameSlice(active, provisional) ? active : journal.previous;
   return { ...rest, active: provisional, ...(previous && { previous }) };
@@ -61,10 +66,10 @@ export function abandon(journal: Journal): Journal {
   return provisional ? rest : journal;
 }
 
-/** Nothing is to run. The slot stays as the way back. */
-export function clear(journal: Journal): Journal {
+/** Nothing is to run since this generation. The slot stays as the way back. */
+export function clear(journal: Journal, generation: number): Journal {
   const { active, failure: _failure, provisional: _provisional, ...rest } = journal;
-  return { ...rest, ...(active && { previous: active }) };
+  return { ...rest, cleared: generation, ...(active && { previous: active }) };
 }
 
 /** A failed attempt leaves what was active; the wait doubles and after MAX_ATTEMPTS (or at once when `final`) the generation is given up. */
@@ -74,7 +79,7 @@ export function fail(journal: Journal, generation: number, error: string, final:
   const over = final || attempts >= MAX_ATTEMPTS;
   return {
     ...rest,
-    failure: { generation, attempts, error: error.slice(0, 500), final: over, retryAtMs: nowMs + RETRY_BASE_MS * 2 ** (attempts - 1) },
+    failure: { generation, attempts, error: error.slice(0, 500), final: over, retryAtMs: nowMs + retryMs(attempts) },
   };
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { abandon, adopt, beginActivation, clear, commit, fail, MAX_ATTEMPTS, recover, revert, sameSlice, storeDesired } from './journal.js';
+import { abandon, adopt, beginActivation, clear, commit, fail, MAX_ATTEMPTS, recover, retryMs, revert, sameSlice, storeDesired } from './journal.js';
 import type { Journal, Slot } from './journal.js';
 import { reconcile, type Step, type StoreView } from './reconcile.js';
 
@@ -73,8 +73,21 @@ describe('the next step', () => {
   it('stops what runs when the document is empty, once', () => {
     const journal = { desired: nothing(2), active: slot(1) };
     expect(reconcile(journal, COMPLETE, 0)).toEqual({ kind: 'clear', slot: journal.desired });
-    expect(reconcile(clear(journal), COMPLETE, 0)).toEqual({ kind: 'none' });
-    expect(clear(journal).previous).toEqual(slot(1));
+    expect(reconcile(clear(journal, 2), COMPLETE, 0)).toEqual({ kind: 'none' });
+    expect(clear(journal, 2).previous).toEqual(slot(1));
+  });
+
+  it('answers an empty document also on a device that runs nothing, once for each generation', () => {
+    const journal = { desired: nothing(3) };
+    expect(reconcile(journal, COMPLETE, 0)).toEqual({ kind: 'clear', slot: journal.desired });
+    expect(reconcile(clear(journal, 3), COMPLETE, 0)).toEqual({ kind: 'none' });
+    expect(reconcile({ ...clear(journal, 3), desired: nothing(4) }, COMPLETE, 0).kind).toBe('clear');
+  });
+
+  it('does not wait for a clock that was set back', () => {
+    const journal = fail({ desired: slot(2) }, 2, 'no route to host', false, 600_000);
+    expect(reconcile(journal, COMPLETE, 600_000)).toEqual({ kind: 'wait', ms: 2_000 });
+    expect(reconcile(journal, COMPLETE, 0).kind).toBe('activate');
   });
 
   it('is always about the desired slot, activates only a complete store and fetches only what is missing', () => {
@@ -90,13 +103,14 @@ describe('the next step', () => {
     );
   });
 
-  it('waits for exactly as long as a failed attempt asks, and never after the last one', () => {
+  it('waits for exactly as long as a failed attempt may ask, and never after the last one', () => {
     fc.assert(
       fc.property(failures, storeViews, times, (failure, store, nowMs) => {
         const journal = { desired: slot(failure.generation, 'large'), active: slot(1), failure };
         const step = reconcile(journal, store, nowMs);
+        const leftMs = failure.retryAtMs - nowMs;
         if (failure.final) expect(step).toEqual({ kind: 'none' });
-        else if (nowMs < failure.retryAtMs) expect(step).toEqual({ kind: 'wait', ms: failure.retryAtMs - nowMs });
+        else if (leftMs > 0 && leftMs <= retryMs(failure.attempts)) expect(step).toEqual({ kind: 'wait', ms: leftMs });
         else expect(['fetch-manifest', 'fetch', 'activate']).toContain(step.kind);
       }),
     );
@@ -216,7 +230,7 @@ class Device {
     if (step.kind === 'none') return;
     if (step.kind === 'wait') return void (this.nowMs += step.ms);
     if (step.kind === 'adopt') return void (this.journal = adopt(this.journal, step.slot));
-    if (step.kind === 'clear') return void (this.journal = clear(this.journal));
+    if (step.kind === 'clear') return void (this.journal = clear(this.journal, step.slot.generation));
     if (step.kind === 'activate') this.journal = beginActivation(this.journal, step.slot);
     if (outcome === 'killed') this.journal = recover(this.journal, this.nowMs);
     else if (outcome === 'superseded') this.journal = abandon(this.journal);

@@ -1,4 +1,4 @@
-import { sameSlice, type Journal, type Slot } from './journal.js';
+import { retryMs, sameSlice, type Journal, type Slot } from './journal.js';
 
 /** What the store lacks for the desired slice; `manifest: false` while that is not known yet. */
 export interface StoreView {
@@ -21,11 +21,13 @@ export type Step =
 export function reconcile(journal: Journal, store: StoreView, nowMs: number): Step {
   const { desired, active, failure } = journal;
   if (!desired) return { kind: 'none' };
-  if (desired.modelVersionId === '') return active ? { kind: 'clear', slot: desired } : { kind: 'none' };
+  if (desired.modelVersionId === '') return active || journal.cleared !== desired.generation ? { kind: 'clear', slot: desired } : { kind: 'none' };
   if (active && sameSlice(active, desired)) return active.generation === desired.generation ? { kind: 'none' } : { kind: 'adopt', slot: desired };
   if (failure?.generation === desired.generation) {
     if (failure.final) return { kind: 'none' };
-    if (nowMs < failure.retryAtMs) return { kind: 'wait', ms: failure.retryAtMs - nowMs };
+    const ms = failure.retryAtMs - nowMs;
+    // More than the whole wait is left only when the clock was set back: waiting for that would leave the device behind for as long.
+    if (ms > 0 && ms <= retryMs(failure.attempts)) return { kind: 'wait', ms };
   }
   if (!store.manifest) return { kind: 'fetch-manifest', slot: desired };
   if (store.missingChunks.length > 0) return { kind: 'fetch', slot: desired, chunkIds: store.missingChunks };

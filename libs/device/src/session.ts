@@ -143,6 +143,7 @@ export class DeviceSession {
           welcomedAt = performance.now();
           this.connect({ send: (request) => void (over || call.write(request)) });
           const beatMs = Math.max(100, welcome.heartbeatMs);
+          clearInterval(beat);
           beat = setInterval(() => this.beat(), beatMs);
           this.beat();
         } else if (message?.$case === 'drain') {

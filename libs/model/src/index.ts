@@ -8,3 +8,4 @@ export * from './frontier.js';
 export * from './published-slices.js';
 export * from './published-shapes.js';
 export * from './histogram.js';
+export * from './seeded-random.js';

@@ -1,5 +1,6 @@
 import { chmod } from 'node:fs/promises';
 import { Metadata, Server, ServerCredentials, status, type ServerWritableStream, type ServiceError } from '@grpc/grpc-js';
+import type { RemoteInference } from '@matfleet/device';
 import { InferenceServiceService, Refusal, type GenerateRequest, type GenerateResponse, type GetStatusResponse } from '@matfleet/protocol';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Supervisor } from '../engine/supervisor.js';
@@ -7,16 +8,6 @@ import type { LatencyRecorder } from '../latency/latency-recorder.js';
 import { Answerer } from './answer.js';
 import { ServingError } from './serving-error.js';
 import { clearSocketPath } from './socket-path.js';
-
-/** An inference that came over the session instead of a local socket. */
-export interface RemoteInference {
-  readonly attemptId: string;
-  readonly remainingMs: number;
-  readonly request: GenerateRequest;
-  /** Refused with FAILED_PRECONDITION when another is active; empty strings accept any. */
-  readonly modelVersionId: string;
-  readonly sliceId: string;
-}
 
 export interface LocalServing {
   /** Opens the Unix socket and the loopback port; port 0 means any free one, the answer names it. */

@@ -1,9 +1,24 @@
 import { status } from '@grpc/grpc-js';
-import type { InferenceEvent, StartInference } from '@matfleet/protocol';
-import type { LocalServing } from './serving/local-serving.js';
-import { ServingError } from './serving/serving-error.js';
+import type { GenerateRequest, GenerateResponse, InferenceEvent, StartInference } from '@matfleet/protocol';
 
 const REMEMBERED = 256;
+
+/** An inference that came over the session instead of a local socket. */
+export interface RemoteInference {
+  readonly attemptId: string;
+  readonly remainingMs: number;
+  readonly request: GenerateRequest;
+  /** Refused with FAILED_PRECONDITION when another is active; empty strings accept any. */
+  readonly modelVersionId: string;
+  readonly sliceId: string;
+}
+
+/** What answers on this device. */
+export interface RemoteAnswers {
+  generateRemote(start: RemoteInference, emit: (event: GenerateResponse) => void | Promise<void>, signal: AbortSignal): Promise<void>;
+  /** A refusal that the router may read; undefined for a fault of ours, whose inside stays here. */
+  refusalOf(error: unknown): { readonly code: number; readonly message: string } | undefined;
+}
 
 /** Inferences that the control plane started here. One attempt id runs at most once, however often it is sent. */
 export class RemoteInferences {
@@ -11,7 +26,7 @@ export class RemoteInferences {
   private readonly seen = new Set<string>();
 
   constructor(
-    private readonly serving: Pick<LocalServing, 'generateRemote'>,
+    private readonly answers: RemoteAnswers,
     private readonly send: (event: InferenceEvent) => boolean,
   ) {}
 
@@ -44,14 +59,14 @@ export class RemoteInferences {
     const refuse = (code: number, message: string): void => emit({ $case: 'failure', value: { code, message } });
     if (!request) return refuse(status.INVALID_ARGUMENT, 'the inference holds no request');
     try {
-      await this.serving.generateRemote(
+      await this.answers.generateRemote(
         { attemptId, remainingMs, request, modelVersionId, sliceId },
         (response) => emit({ $case: 'response', value: response }),
         abort.signal,
       );
     } catch (error) {
-      if (error instanceof ServingError) refuse(error.code, error.message);
-      else refuse(status.INTERNAL, 'the device failed to answer');
+      const refusal = this.answers.refusalOf(error) ?? { code: status.INTERNAL, message: 'the device failed to answer' };
+      refuse(refusal.code, refusal.message);
     }
   }
 }
