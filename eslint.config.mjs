@@ -40,6 +40,16 @@ export default tseslint.config(
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
+              sourceTag: 'scope:history',
+              onlyDependOnLibsWithTags: ['scope:history'],
+              bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
+            },
+            {
+              sourceTag: 'scope:simulator',
+              onlyDependOnLibsWithTags: ['scope:simulator', onlyDevice, 'scope:history', 'scope:model', 'scope:protocol'],
+              bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
+            },
+            {
               sourceTag: 'scope:inference',
               onlyDependOnLibsWithTags: ['scope:inference', 'scope:model'],
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq'),
@@ -71,7 +81,7 @@ export default tseslint.config(
             },
             {
               sourceTag: 'scope:demo',
-              onlyDependOnLibsWithTags: ['scope:demo', 'scope:harness'],
+              onlyDependOnLibsWithTags: ['scope:demo', 'scope:harness', 'scope:history'],
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {

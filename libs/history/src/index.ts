@@ -1,0 +1,3 @@
+export * from './check.js';
+export * from './event.js';
+export * from './history-file.js';
