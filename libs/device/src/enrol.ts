@@ -37,36 +37,63 @@ export function loadIdentity(directory: string): Identity | undefined {
  */
 export async function enrol(options: EnrolOptions): Promise<Identity> {
   const { joinUrl, deviceName, directory, timeoutMs = 15_000 } = options;
-  const { secret, caSha256 } = parseJoinToken(options.token);
+  const { caSha256 } = parseJoinToken(options.token);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(directory, 0o700);
   const keyPem = await deviceKey(join(directory, 'device.key'));
   const caPem = await pinnedCa(joinUrl, caSha256, timeoutMs);
-  const csrPem = await certificateRequest(keyPem, deviceName);
-  const client = new DeviceServiceClient(targetOf(joinUrl), ChannelCredentials.createSsl(Buffer.from(caPem)), channelOptions);
+  const client = enrolmentClient(joinUrl, caPem);
   try {
-    const answer = await new Promise<EnrollResponse>((resolve, reject) =>
-      client.enroll(
-        { token: secret, csrPem, deviceName },
-        new Metadata(),
-        { deadline: Date.now() + timeoutMs },
-        (error: ServiceError | null, response) =>
-          error ? reject(new Error(`${joinUrl} refused the enrolment: ${error.details || error.message}`, { cause: error })) : resolve(response),
-      ),
-    );
-    const identity = { deviceId: answer.deviceId, deviceName: answer.deviceName || deviceName, certificatePem: answer.certificatePem, caPem };
-    writeFileDurably(join(directory, 'identity.json'), `${JSON.stringify(identity, null, 2)}\n`);
-    return { ...identity, keyPem };
+    const identity = await requestIdentity(client, { token: options.token, deviceName, keyPem, caPem, timeoutMs });
+    const { keyPem: _key, ...stored } = identity;
+    writeFileDurably(join(directory, 'identity.json'), `${JSON.stringify(stored, null, 2)}\n`);
+    return identity;
+  } catch (cause) {
+    throw new Error(`${joinUrl} refused the enrolment: ${(cause as Error).message}`, { cause });
   } finally {
     client.close();
   }
 }
 
-async function deviceKey(path: string): Promise<string> {
-  if (existsSync(path)) return readFileSync(path, 'utf8');
+/** A client without a certificate, to a server that shows the pinned CA. */
+export const enrolmentClient = (joinUrl: string, caPem: string): DeviceServiceClient =>
+  new DeviceServiceClient(targetOf(joinUrl), ChannelCredentials.createSsl(Buffer.from(caPem)), channelOptions);
+
+export interface IdentityRequest {
+  readonly token: string;
+  readonly deviceName: string;
+  readonly keyPem: string;
+  /** What `pinnedCa` answered. */
+  readonly caPem: string;
+  readonly timeoutMs: number;
+}
+
+/** The exchange alone: nothing is kept. The same key gets the same identity. */
+export async function requestIdentity(client: DeviceServiceClient, options: IdentityRequest): Promise<Identity> {
+  const { deviceName, keyPem, caPem, timeoutMs } = options;
+  const { secret } = parseJoinToken(options.token);
+  const csrPem = await certificateRequest(keyPem, deviceName);
+  const answer = await new Promise<EnrollResponse>((resolve, reject) =>
+    client.enroll(
+      { token: secret, csrPem, deviceName },
+      new Metadata(),
+      { deadline: Date.now() + timeoutMs },
+      (error: ServiceError | null, response) => (error ? reject(new Error(error.details || error.message, { cause: error })) : resolve(response)),
+    ),
+  );
+  return { deviceId: answer.deviceId, deviceName: answer.deviceName || deviceName, certificatePem: answer.certificatePem, caPem, keyPem };
+}
+
+/** A new private key, P-256, PEM. */
+export async function newDeviceKey(): Promise<string> {
   const { privateKey } = await webcrypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify']);
   const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', privateKey));
-  const pem = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' }) as string;
+  return createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' }) as string;
+}
+
+async function deviceKey(path: string): Promise<string> {
+  if (existsSync(path)) return readFileSync(path, 'utf8');
+  const pem = await newDeviceKey();
   writeFileDurably(path, pem);
   return pem;
 }

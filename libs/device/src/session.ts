@@ -32,7 +32,7 @@ export interface SessionHandlers {
 }
 
 export interface SessionOptions {
-  readonly client: DeviceServiceClient;
+  readonly client: Pick<DeviceServiceClient, 'session' | 'sync'>;
   readonly handlers: SessionHandlers;
   /** Uniform in [0, 1). */
   readonly random?: () => number;
