@@ -43,7 +43,7 @@ const program = new Command('matfleet-sim')
   .option('--model-memory <bytes,…>', "grants to draw from, in bytes, instead of the boxes' own", sizes)
   .option('--history <file>', 'record what the devices see, as JSON lines')
   .option('--ready-file <file>', 'written when every device has been started')
-  .option('--json <file>', 'write the result as JSON; - for standard output')
+  .option('--json <file>', 'write the result as JSON, - for standard output; acknowledgements are timed once every device was started')
   .option('--quiet', 'no progress display')
   .action(simulate);
 program
@@ -59,6 +59,7 @@ async function simulate(options: Options): Promise<void> {
   const joinToken = options.joinToken ?? (options.joinTokenFile && readFileSync(options.joinTokenFile, 'utf8').trim());
   if (!options.server || !joinToken) return program.error('--server and --join-token or --join-token-file are needed', { exitCode: 2 });
   const history = options.history === undefined ? undefined : new HistoryFile(options.history);
+  const emptyRssBytes = process.memoryUsage.rss();
   const simulation = new Simulation({
     ...{ server: options.server, joinToken, devices: options.devices, seed: options.seed, ramp: options.ramp },
     script: options.script === undefined ? NO_FAULTS : readScript(options.script),
@@ -71,6 +72,7 @@ async function simulate(options: Options): Promise<void> {
   });
   const run = async (): Promise<void> => {
     await simulation.start();
+    simulation.statistics.resetAcks();
     if (options.readyFile) writeFileSync(options.readyFile, `${JSON.stringify({ devices: simulation.startedDevices, pid: process.pid })}\n`);
     if (options.duration === undefined) {
       await simulation.playScript();
@@ -79,7 +81,7 @@ async function simulate(options: Options): Promise<void> {
   };
   let failure: unknown;
   await Promise.race([run().catch((error: unknown) => (failure = error)), interrupted]);
-  const summary = { ...simulation.statistics.summary(), rssBytes: process.memoryUsage.rss() };
+  const summary = { ...simulation.statistics.summary(), rssBytes: process.memoryUsage.rss(), emptyRssBytes };
   await simulation.stop();
   hideProgress();
   history?.close();

@@ -18,6 +18,7 @@ export const nanoDir = join(repositoryRoot, 'models/nano');
 export const bin = {
   controlPlane: join(repositoryRoot, 'apps/control-plane/bin/matfleet-control-plane.mjs'),
   agent: join(repositoryRoot, 'apps/agent/bin/matfleet-agent.mjs'),
+  simulator: join(repositoryRoot, 'apps/simulator/bin/matfleet-sim.mjs'),
   cli: join(repositoryRoot, 'apps/cli/bin/matfleet.mjs'),
 };
 

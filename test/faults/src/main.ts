@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import { Fleet, nanoPackage, publish } from '@matfleet/harness';
+import { runFleet } from './fleet.js';
 import { runSeed } from './line.js';
 
 const program = new Command('test:faults').description(
@@ -49,4 +50,50 @@ program
     console.log(`${passed} passed, ${failed} failed`);
     process.exitCode = failed > 0 ? 1 : 0;
   });
+program
+  .command('fleet')
+  .description("virtual devices on broken networks and real agents, while agents and the control plane are killed; prints the checker's report")
+  .option('--devices <n>', 'virtual devices', '200')
+  .option('--seeds <n>', 'how many seeds', '1')
+  .option('--from <n>', 'the first seed', '1')
+  .option('--seconds <n>', 'how long faults happen', '20')
+  .option('--inferences <n>', 'inferences queued meanwhile', '20')
+  .option('--database <url>', 'use this PostgreSQL instead of the embedded one')
+  .option('--redis <url>', 'use this Redis for the queues')
+  .option('--keep', 'keep the run directory, with the histories, when a rule was broken')
+  .action(
+    async (
+      options: Record<'devices' | 'seeds' | 'from' | 'seconds' | 'inferences', string> & { database?: string; redis?: string; keep?: boolean },
+    ) => {
+      const onProgress = (what: string): void => console.error(`… ${what}`);
+      let broken = 0;
+      for (let seed = Number(options.from); seed < Number(options.from) + Number(options.seeds); seed++) {
+        // A fleet of its own for each seed: the devices of the last one are gone for good.
+        const fleet = await Fleet.start({ databaseUrl: options.database, redisUrl: options.redis, onProgress });
+        let ok = false;
+        try {
+          const other = await nanoPackage('int8', 128);
+          await publish(other.dir, fleet.controlPlane.httpUrl, fleet.controlPlane.apiKeyFile);
+          const result = await runFleet(fleet, {
+            devices: Number(options.devices),
+            seed,
+            seconds: Number(options.seconds),
+            inferences: Number(options.inferences),
+            versions: [fleet.model.versionId, other.versionId],
+            onProgress,
+          });
+          ok = result.ok;
+          console.log(JSON.stringify(result, null, 2));
+        } catch (error) {
+          console.error(`seed ${seed}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+        } finally {
+          if (!ok) broken++;
+          const keep = !ok && options.keep === true;
+          if (keep) console.error(`kept: ${fleet.dir}`);
+          await fleet.stop({ keep });
+        }
+      }
+      process.exitCode = broken > 0 ? 1 : 0;
+    },
+  );
 await program.parseAsync();
