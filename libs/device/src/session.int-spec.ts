@@ -116,6 +116,24 @@ const hellos = (count: number, timeoutMs = 10_000) =>
 const reported = (): string[] => plane.messages(id, 'report').map(({ generation, phase }) => `${generation} ${Phase[phase]}`);
 
 describe('a session', () => {
+  it('beats at one pace when a second Welcome comes', async () => {
+    await start({ heartbeatMs: 200 });
+    new TestDevice();
+    await plane.until('a heartbeat', () => plane.messages(id, 'heartbeat').length > 0);
+    for (let i = 0; i < 5; i++)
+      plane.send(id, {
+        message: {
+          $case: 'welcome',
+          value: { epoch: 1n, deviceId: id, heartbeatMs: 200, leaseMs: 10_000, reconnectJitterMs: 0, serverTimeUnixMs: 0n },
+        },
+      });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const before = plane.messages(id, 'heartbeat').length;
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    // Five in a second at 200 ms; six timers would send thirty.
+    expect(plane.messages(id, 'heartbeat').length - before).toBeLessThan(10);
+  });
+
   it('says Hello before anything else, then receives the desired document and beats at the pace of the Welcome', async () => {
     await start({ heartbeatMs: 100 });
     plane.setDesired(id, { generation: 3n, modelVersionId: 'v1', sliceId: 'small', contextTokens: 512 });
