@@ -6,7 +6,7 @@ import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type Mo
 import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
-import { KvCache } from './kv-cache.js';
+import { KvCache, type ComputedBy } from './kv-cache.js';
 import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions } from './onnx.js';
 import { Weights, type WeightOptions } from './weights.js';
 
@@ -33,6 +33,8 @@ export class Decoder {
   /** Kept layers, and those among them whose keys and values this slice computes. */
   private readonly layers: readonly number[];
   readonly ownedLayers: readonly number[];
+  /** How this slice signs the positions it computes. */
+  readonly signature: ComputedBy;
   /** A cache's buffers under this graph's names: the same objects pass after pass. */
   private readonly bindings = new WeakMap<KvCache, { feeds: Feeds; fetches: Feeds }>();
 
@@ -45,6 +47,7 @@ export class Decoder {
   ) {
     this.layers = keptLayers(shape);
     this.ownedLayers = cachedLayers(shape).map(({ layer }) => layer);
+    this.signature = { shape: shape.widths.join(), layers: this.ownedLayers };
   }
 
   /** `storeDir` holds `chunks/` with every chunk of the slice, verified. */
@@ -102,7 +105,7 @@ export class Decoder {
       ...bound.feeds,
     };
     const results = await this.session.run(feeds, bound.fetches);
-    cache.advance(S, this.ownedLayers);
+    cache.advance(tokenIds, this.signature);
     if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
     const logits = floatsOf(results['logits']!);
     return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views

@@ -69,7 +69,7 @@ describe('an answer that changes slice', () => {
     const rows = (): number => engine.stats().pleRowsRead + engine.stats().pleCacheHits;
     const cost = async (onSwitch: 'keep' | 'prefill'): Promise<number> => {
       const before = rows();
-      await answer(prompt, { sliceFor: (n) => (n % 2 === 0 ? 'narrow' : 'one-wide'), sliceId: 'narrow', onSwitch });
+      await answer(prompt, { sliceFor: (n) => (n % 2 === 0 ? 'narrow' : 'one-wide'), sliceId: 'narrow', onSwitch, reuse: 'off' });
       return rows() - before;
     };
     // One row a token and plane; layer 4, which one slice skips, lies in a plane of its own, and both slices here read that one and the base plane.

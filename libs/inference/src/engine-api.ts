@@ -1,4 +1,5 @@
 import type { Manifest, Slice } from '@matfleet/model';
+import type { Reuse } from './prefix-reuse.js';
 
 /** One turn of a conversation. A leading `system` turn is joined with the first user turn, as Gemma's template does. */
 export interface ChatMessage {
@@ -73,6 +74,16 @@ export interface GenerateOptions {
    * with keys and values of its own that the old one skipped, `keep` prefills too.
    */
   readonly onSwitch?: 'keep' | 'prefill';
+  /**
+   * Start from the keys and values that the engine still holds for the prompt's first tokens; by default `exact`, those that the same slice
+   * computed. They may differ from a fresh run's in the last bits, since the same tokens may have been computed in passes of other lengths.
+   */
+  readonly reuse?: Reuse;
+  /**
+   * Greedy answers only: guess up to so many tokens from what the text said before and verify them in one pass; less than a prefill chunk, by
+   * default 0. Every token is still the best of its own logits; a pass over several tokens may differ from single ones in the last bits.
+   */
+  readonly draftTokens?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -88,6 +99,11 @@ export interface GenerateResult {
   readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
   readonly outputTokens: number;
   readonly promptTokens: number;
+  /** Of these, the ones whose keys and values were there already. */
+  readonly cachedPromptTokens: number;
+  /** Tokens guessed ahead, and those of them that became part of the answer. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
   /** From the call to the first chosen token. */
   readonly ttftMs: number;
   /** (tokens − 1) / (time of the last token − time of the first); 0 below two tokens. */

@@ -127,7 +127,7 @@ describe('an engine', () => {
     const spent = (pleCacheRows: number) =>
       withEngine({ pleCacheRows }, async (engine) => {
         const tokens: string[] = [];
-        for (let i = 0; i < 2; i++) tokens.push((await run(engine, longPrompt, { maxTokens: 1 })).tokenIds.join());
+        for (let i = 0; i < 2; i++) tokens.push((await run(engine, longPrompt, { maxTokens: 1, reuse: 'off' })).tokenIds.join());
         return { tokens, ...engine.stats() };
       });
     const [tight, ample] = [await spent(8), await spent(512)];

@@ -2,14 +2,19 @@ import type { ModelConfig } from '@matfleet/model';
 import type { Decoder } from './decoder.js';
 import type { GenerateOptions, GenerateResult, TokenEvent } from './engine-api.js';
 import type { KvCache } from './kv-cache.js';
-import { createSampler } from './sampler.js';
+import { eager, paceAfter, proposeDraft } from './ngram-draft.js';
+import { reusablePositions } from './prefix-reuse.js';
+import { createSampler, isGreedy } from './sampler.js';
 
 export interface TextStream {
   push(tokenId: number): string;
   end(): string;
 }
 
-/** Decodes after `promptIds` until a stop token, the token limit, a full context or an abort. `use` loads a slice. `now` is in milliseconds. */
+/**
+ * Decodes after `promptIds` until a stop token, the token limit, a full context or an abort. `use` loads a slice, `chunkTokens`
+ * is the most that one pass takes, `now` is in milliseconds. `cache` may come from an earlier answer: what fits is used again.
+ */
 export async function* generate(
   use: (sliceId: string) => Promise<Decoder>,
   config: ModelConfig,
@@ -25,37 +30,49 @@ export async function* generate(
   const maxTokens = options.maxTokens ?? Infinity;
   checkPrompt(promptIds, config, cache.contextTokens);
   if (!(maxTokens >= 1)) throw new Error(`maxTokens is ${maxTokens}; it must be at least 1`);
+  const draftTokens = options.draftTokens ?? 0;
+  if (!(Number.isInteger(draftTokens) && draftTokens >= 0 && draftTokens < chunkTokens))
+    throw new Error(`draftTokens is ${draftTokens}; this model takes 0 to ${chunkTokens - 1}`);
   const choose = createSampler(options.sampling, config);
   const stops = new Set(config.eosTokenIds);
   const text = textStream();
   let whole = '';
-  let [outputTokens, firstAt, lastAt] = [0, 0, 0];
+  let [outputTokens, firstAt, lastAt, draftedTokens, acceptedTokens] = [0, 0, 0, 0, 0];
 
   const result = (reason: GenerateResult['reason']): GenerateResult => ({
     reason,
     outputTokens,
     promptTokens: promptIds.length,
+    cachedPromptTokens,
+    draftedTokens,
+    acceptedTokens,
     ttftMs: outputTokens > 0 ? firstAt - startedAt : 0,
     tokensPerSecond: outputTokens > 1 && lastAt > firstAt ? ((outputTokens - 1) * 1000) / (lastAt - firstAt) : 0,
     text: whole + text.end(),
   });
 
-  /** Logits after `ids`, computed from nothing; undefined when aborted on the way. */
-  const prefill = async (ids: readonly number[]): Promise<Float32Array | undefined> => {
-    cache.reset();
+  let sliceId = options.sliceId ?? defaultSliceId;
+  let decoder = await use(sliceId);
+  const ids = [...promptIds];
+
+  /** Logits after `ids`, whose first positions the cache holds; undefined when aborted on the way. */
+  const prefill = async (): Promise<Float32Array | undefined> => {
     let logits: Float32Array | undefined;
-    for (let at = 0; at < ids.length; at += chunkTokens) {
+    while (cache.length < ids.length) {
       if (options.signal?.aborted) return undefined;
-      logits = (await decoder.forward(ids.slice(at, at + chunkTokens), cache))[0];
+      logits = (await decoder.forward(ids.slice(cache.length, cache.length + chunkTokens), cache))[0];
       await breathe();
     }
     return logits;
   };
 
-  let sliceId = options.sliceId ?? defaultSliceId;
-  let decoder = await use(sliceId);
-  const ids = [...promptIds];
-  let logits = await prefill(ids);
+  const cachedPromptTokens = reusablePositions(cache, promptIds, decoder.signature, options.reuse ?? 'exact');
+  cache.rollBack(cachedPromptTokens);
+  let logits = await prefill();
+  // A draft's tokens are computed before they are chosen: `ahead[i]` are the logits after `draft[i]`, and the first `right` of them were chosen.
+  let [draft, ahead, right]: [number[], Float32Array[], number] = [[], [], 0];
+  const mostDrafted = isGreedy(options.sampling) ? draftTokens : 0;
+  let pace = eager;
   for (;;) {
     if (options.signal?.aborted) return result('cancelled');
     const tokenId = choose(logits!);
@@ -70,13 +87,29 @@ export async function* generate(
     ids.push(tokenId);
     yield { tokenId, text: piece, sliceId };
     if (outputTokens >= maxTokens) return result('max-tokens');
-    if (cache.length >= cache.contextTokens) return result('context-full');
+    if (ids.length > cache.contextTokens) return result('context-full');
     if (options.signal?.aborted) return result('cancelled');
     const next = options.sliceFor?.(outputTokens) ?? sliceId;
     const changed = next !== sliceId;
     if (changed) [sliceId, decoder] = [next, await use(next)];
-    if (changed && (options.onSwitch === 'prefill' || !cache.holds(decoder.ownedLayers))) logits = await prefill(ids);
-    else logits = (await decoder.forward([tokenId], cache))[0];
+    if (!changed && draft[right] === tokenId) {
+      logits = ahead[right++];
+      acceptedTokens++;
+    } else {
+      // What is left of the draft followed another token, or another slice computed it.
+      cache.rollBack(ids.length - 1);
+      pace = paceAfter(pace, draft.length, right);
+      [draft, ahead, right] = [[], [], 0];
+      if (changed && (options.onSwitch === 'prefill' || !cache.holds(decoder.ownedLayers))) {
+        cache.reset();
+        logits = await prefill();
+      } else {
+        const useful = Math.min(mostDrafted, maxTokens - outputTokens - 1, cache.contextTokens - ids.length);
+        draft = pace.wait === 0 ? proposeDraft(ids, useful) : [];
+        draftedTokens += draft.length;
+        [logits, ...ahead] = await decoder.forward([tokenId, ...draft], cache, draft.length + 1);
+      }
+    }
     await breathe();
   }
 }

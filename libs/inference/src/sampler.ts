@@ -7,6 +7,8 @@ export type Sampler = (logits: Float32Array) => number;
 /** Gemma 3n's published defaults, for the fields that a sampling request leaves out. */
 const DEFAULTS = { temperature: 1, topK: 64, topP: 0.95 };
 
+export const isGreedy = (sampling: SamplingOptions | undefined): boolean => !sampling || sampling.temperature === 0;
+
 /**
  * Greedy without `sampling` (or at temperature 0), else temperature, then top-k, then top-p, as in transformers. `topK: 0` and `topP: 1` switch
  * a filter off. The same seed gives the same choices; without one they differ from run to run.
