@@ -127,7 +127,7 @@ export async function run(args) {
   return 0;
 }
 
-async function randomPackage({ shape, precision, block, cache }) {
+export async function randomPackage({ shape, precision, block, cache }) {
   const dir = join(cache, `${shape}-${precision}-${block}`);
   const there = await access(join(dir, 'manifest.json')).then(
     () => true,
@@ -224,15 +224,15 @@ function render(report) {
   ].join('\n');
 }
 
-function whole(option, text) {
+export function whole(option, text) {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new Error(`${option} ${text}: a whole number from 1 on`);
   return value;
 }
 
-function median(values) {
+export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? NaN;
 }
 
-const note = (text) => console.error(text);
+export const note = (text) => console.error(text);
