@@ -88,7 +88,7 @@ async function measureSlice({ manifest, dir, slice, heldout, handwritten }) {
   const speeds = [];
   const firsts = [];
   const answersExactly = async ({ text, expected }) => {
-    const tokens = engine.generate(engine.tokenize([{ role: 'user', text }]), { maxTokens: MAX_TOKENS });
+    const tokens = engine.generate(engine.tokenize([{ role: 'user', text }]), { maxTokens: MAX_TOKENS, reuse: 'off' });
     let answer = '';
     for (;;) {
       const step = await tokens.next();

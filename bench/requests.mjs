@@ -14,7 +14,7 @@ export const usage = `[options]
   --every N      a measurement after every so many; growth is counted from the first one (100)
   --slice ID     of nano (s-128)
   --draft N      tokens drafted ahead at most (4)
-  --bound MB     exit 1 when private memory grew by more (4)
+  --bound MB     exit 1 when private memory grew by more (16)
   --write        replace the committed table`;
 
 export async function run(args) {
@@ -25,7 +25,7 @@ export async function run(args) {
       every: { type: 'string', default: '100' },
       slice: { type: 'string', default: 's-128' },
       draft: { type: 'string', default: '4' },
-      bound: { type: 'string', default: '4' },
+      bound: { type: 'string', default: '16' },
       write: { type: 'boolean', default: false },
     },
   });

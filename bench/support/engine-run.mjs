@@ -26,7 +26,7 @@ const afterLoad = await memoryOf();
 async function answer(promptIds, maxTokens, options = {}) {
   const at = [];
   const started = performance.now();
-  for await (const _ of engine.generate(promptIds, { maxTokens, ...options })) at.push(performance.now());
+  for await (const _ of engine.generate(promptIds, { maxTokens, reuse: 'off', ...options })) at.push(performance.now());
   return { ttftMs: at[0] - started, interTokenMs: at.slice(1).map((t, i) => t - at[i]) };
 }
 

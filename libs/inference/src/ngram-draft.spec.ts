@@ -7,7 +7,7 @@ describe('a draft', () => {
   });
 
   it('prefers a longer match to a later one, and of equal ones the latest', () => {
-    expect(proposeDraft([5, 1, 2, 70, 9, 2, 71, 8, 1, 2], 1)).toEqual([70]);
+    expect(proposeDraft([5, 1, 2, 70, 9, 1, 2, 71, 8, 5, 1, 2], 1)).toEqual([70]);
     expect(proposeDraft([1, 2, 70, 1, 2, 71, 1, 2], 1)).toEqual([71]);
   });
 
@@ -19,6 +19,7 @@ describe('a draft', () => {
   it('is empty where nothing repeats and where none is wanted', () => {
     expect(proposeDraft([1, 2, 3, 4], 4)).toEqual([]);
     expect(proposeDraft([1], 4)).toEqual([]);
+    expect(proposeDraft([9, 7, 5, 9], 4)).toEqual([]); // one token is no match
     expect(proposeDraft([1, 1, 1], 0)).toEqual([]);
     expect(proposeDraft([1, 1, 1], -1)).toEqual([]);
   });

@@ -2,12 +2,11 @@
 // it tells how much of it the model would have said.
 
 const LONGEST_MATCH = 3;
+/** One token alone says too little: most of what follows it is wrong. */
+const SHORTEST_MATCH = 2;
 const LONGEST_WAIT = 32;
 
-/**
- * Up to `most` tokens that followed the latest earlier occurrence of the last 3 tokens of `ids`, else of the last 2, else of the last one; empty
- * where there is none.
- */
+/** Up to `most` tokens that followed the latest earlier occurrence of the last 3 tokens of `ids`, else of the last 2; empty where there is none. */
 export function proposeDraft(ids: readonly number[], most: number): number[] {
   if (most < 1) return [];
   let best = 0;
@@ -17,7 +16,7 @@ export function proposeDraft(ids: readonly number[], most: number): number[] {
     while (same < LONGEST_MATCH && same < end && ids[end - 1 - same] === ids[ids.length - 1 - same]) same++;
     if (same > best) [best, from] = [same, end];
   }
-  return best > 0 ? ids.slice(from, from + most) : [];
+  return best >= SHORTEST_MATCH ? ids.slice(from, from + most) : [];
 }
 
 /** How eagerly to draft: tokens to wait before the next draft, and drafts of which nothing was right since the last one that helped. */

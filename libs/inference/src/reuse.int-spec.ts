@@ -193,7 +193,7 @@ describe.each([
       const answer = await run(engine, ids, { ...options, draftTokens: 6 });
       expect(answer.tokenIds).toEqual(expected.tokenIds);
       expect(answer.sliceIds).toEqual(expected.sliceIds);
-      expect(answer.draftedTokens).toBeGreaterThan(0);
+      if (leastRight > 1) expect(answer.draftedTokens).toBeGreaterThan(0);
     }
   });
 

@@ -101,7 +101,7 @@ export class ChildEngine implements RunningEngine {
   async golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]> {
     const tokenIds: number[] = [];
     const collect = (event: EngineEvent): void => void (event.kind === 'token' && tokenIds.push(event.tokenId));
-    await this.generate({ promptIds, maxTokens: count }, collect, signal);
+    await this.generate({ promptIds, maxTokens: count, reproducible: true }, collect, signal);
     return tokenIds;
   }
 

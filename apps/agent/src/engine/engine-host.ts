@@ -25,6 +25,8 @@ export interface EngineRequest {
   readonly maxTokens?: number;
   /** Absent: greedy. */
   readonly sampling?: { readonly temperature?: number; readonly topK?: number; readonly topP?: number; readonly seed?: number };
+  /** From nothing and one token a pass, so that not even rounding depends on what the engine did before. */
+  readonly reproducible?: boolean;
 }
 
 /** `started` comes once, before the first token; `text` may be empty while a character is incomplete. */
@@ -36,6 +38,8 @@ export type EngineEvent =
 export interface EngineFinished {
   readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
   readonly promptTokens: number;
+  /** Of these, the ones that an earlier answer had computed. */
+  readonly cachedPromptTokens: number;
   readonly outputTokens: number;
   /** From the engine's receipt of the prompt to its first token. */
   readonly ttftMs: number;

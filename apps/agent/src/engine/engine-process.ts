@@ -8,6 +8,8 @@ import type { EngineFinished, EngineSpec } from './engine-host.js';
 import type { EngineCounters, FromEngine, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
+/** What measured best (bench/results/drafts.md): hardly a cost where nothing repeats, much where an answer has the shape of an earlier one. */
+const DRAFT_TOKENS = 4;
 
 interface Answer {
   readonly abort: AbortController;
@@ -97,7 +99,7 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
   try {
     if (!engine) throw new Error('no slice is loaded');
     if (answer.abort.signal.aborted) {
-      const result: EngineFinished = { reason: 'cancelled', promptTokens: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0 };
+      const result: EngineFinished = { reason: 'cancelled', promptTokens: 0, cachedPromptTokens: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0 };
       return send({ kind: 'finished', id, result, counters: counters(engine) });
     }
     const promptIds = request.promptIds ?? engine.tokenize(request.messages ?? []);
@@ -113,13 +115,14 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
     const tokens = engine.generate(promptIds, {
       ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
       ...(request.sampling && { sampling: request.sampling }),
+      ...(request.reproducible ? { reuse: 'off' } : { draftTokens: DRAFT_TOKENS }),
       signal: answer.abort.signal,
     });
     for (;;) {
       const step = await tokens.next();
       if (step.done) {
-        const { reason, outputTokens, ttftMs, tokensPerSecond } = step.value;
-        const result: EngineFinished = { reason, promptTokens: promptIds.length, outputTokens, ttftMs, tokensPerSecond };
+        const { reason, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond } = step.value;
+        const result: EngineFinished = { reason, promptTokens: promptIds.length, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond };
         return send({ kind: 'finished', id, result, counters: counters(engine) });
       }
       const now = performance.now();

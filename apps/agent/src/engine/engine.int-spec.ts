@@ -63,6 +63,17 @@ describe('an engine process', () => {
     expect(await engine.golden([2, 10, 20], 7)).toEqual(ids);
   });
 
+  it('computes of a second turn only what is new, and of a golden prompt everything', async () => {
+    engine = await host().start(spec());
+    const ids: number[] = [];
+    const promptIds = [2, 10, 20, 30, 40];
+    await engine.generate({ promptIds, maxTokens: 6 }, (event) => void (event.kind === 'token' && ids.push(event.tokenId)));
+    const turn = { promptIds: [...promptIds, ...ids, 50, 60], maxTokens: 3 };
+    // The answer's last token was given out and not yet computed.
+    expect(await engine.generate(turn, () => {})).toMatchObject({ promptTokens: 13, cachedPromptTokens: 10 });
+    expect((await engine.generate({ ...turn, reproducible: true }, () => {})).cachedPromptTokens).toBe(0);
+  });
+
   it('waits for a slow reader after 32 tokens and does not count that as its own latency', async () => {
     engine = await host().start(spec());
     let taken = 0;
@@ -103,7 +114,8 @@ describe('an engine process', () => {
     const promptIds = [2, ...Array.from({ length: 100 }, (_, i) => 10 + i)];
     await engine.generate({ promptIds, maxTokens: 1 }, () => {});
     const first = engine.status();
-    await engine.generate({ promptIds, maxTokens: 1 }, () => {});
+    // Backwards, so that nothing of the first prompt's context serves again.
+    await engine.generate({ promptIds: promptIds.reverse(), maxTokens: 1 }, () => {});
     const second = engine.status();
     expect(first.pleRowsCached).toBe(64);
     expect(first.pleRowsRead).toBeGreaterThanOrEqual(101);
