@@ -144,8 +144,13 @@ export class Answerer {
         signal,
       );
       if (signal.aborted) return;
-      const { reason, outputTokens, tokensPerSecond } = finished;
-      await emit({ event: { $case: 'finished', value: { reason: REASONS[reason], outputTokens, ttftMs: sample.ttftMs ?? 0, tokensPerSecond } } });
+      const { reason, outputTokens, tokensPerSecond, cachedPromptTokens } = finished;
+      await emit({
+        event: {
+          $case: 'finished',
+          value: { reason: REASONS[reason], outputTokens, ttftMs: sample.ttftMs ?? 0, tokensPerSecond, cachedPromptTokens },
+        },
+      });
       this.#answerMs += 0.2 * (performance.now() - startedAt - this.#answerMs);
     } catch (error) {
       // A request that does not fit says nothing about the device.

@@ -215,7 +215,7 @@ describe('the device gateway', () => {
   const delta = (text: string): GenerateResponse['event'] => ({ $case: 'delta', value: { text, tokenIds: [] } });
   const finished: GenerateResponse['event'] = {
     $case: 'finished',
-    value: { reason: FinishReason.FINISH_REASON_STOP, outputTokens: 2, ttftMs: 5, tokensPerSecond: 100 },
+    value: { reason: FinishReason.FINISH_REASON_STOP, outputTokens: 2, ttftMs: 5, tokensPerSecond: 100, cachedPromptTokens: 0 },
   };
 
   interface Seen {

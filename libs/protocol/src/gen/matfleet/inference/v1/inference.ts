@@ -98,6 +98,8 @@ export interface Finished {
   /** From the request's arrival to the first token. */
   ttftMs: number;
   tokensPerSecond: number;
+  /** Prompt tokens that the engine had computed for an earlier answer. */
+  cachedPromptTokens: number;
 }
 
 /** Why a request was refused; travels as `matfleet-refusal-bin` in the trailers. */
@@ -779,7 +781,7 @@ export const Delta: MessageFns<Delta> = {
 };
 
 function createBaseFinished(): Finished {
-  return { reason: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0 };
+  return { reason: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0, cachedPromptTokens: 0 };
 }
 
 export const Finished: MessageFns<Finished> = {
@@ -795,6 +797,9 @@ export const Finished: MessageFns<Finished> = {
     }
     if (message.tokensPerSecond !== 0) {
       writer.uint32(33).double(message.tokensPerSecond);
+    }
+    if (message.cachedPromptTokens !== 0) {
+      writer.uint32(40).uint32(message.cachedPromptTokens);
     }
     return writer;
   },
@@ -844,6 +849,14 @@ export const Finished: MessageFns<Finished> = {
             message.tokensPerSecond = reader.double();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.cachedPromptTokens = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -865,6 +878,7 @@ export const Finished: MessageFns<Finished> = {
     message.outputTokens = object.outputTokens ?? 0;
     message.ttftMs = object.ttftMs ?? 0;
     message.tokensPerSecond = object.tokensPerSecond ?? 0;
+    message.cachedPromptTokens = object.cachedPromptTokens ?? 0;
     return message;
   },
 };
