@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { importCheckpoint, openEngine, readManifest, runtime } from '@matfleet/inference';
 import { sliceById } from '@matfleet/model';
+import { Decoder } from '../libs/inference/dist/decoder.js';
 import { median, note, randomPackage, whole } from './engine.mjs';
 
 const exec = promisify(execFile);
@@ -79,14 +80,18 @@ async function answerCommands(sliceId, limit) {
     const slices = [sliceById(table, sliceId)].map(({ id, name, ffn, skip }) => ({ id, name, ffn, skip }));
     const manifest = await importCheckpoint({ source: NANO, out: dir, precision: 'int8', slices }, { golden: false });
     const engine = await openEngine({ manifest, storeDir: dir, sliceId, contextTokens: 256 });
-    const rows = DRAFTS.map((draftTokens) => ({ draftTokens, tokens: 0, ms: 0, drafted: 0, accepted: 0, changed: 0, answers: 0 }));
+    const rows = [1, 2].flatMap((turn) =>
+      DRAFTS.map((draftTokens) => ({ turn, draftTokens, tokens: 0, ms: 0, drafted: 0, accepted: 0, changed: 0, answers: 0 })),
+    );
+    const sequences = [];
     // A conversation: the command, its answer, another one. The second answer finds its shape in the first.
     for (const [at, text] of texts.entries()) {
       const first = await answer(engine, [{ role: 'user', text }], 0);
       const again = { role: 'user', text: texts[(at + 1) % texts.length] };
-      for (const messages of [[{ role: 'user', text }], [{ role: 'user', text }, { role: 'model', text: first.text }, again]]) {
+      const command = { role: 'user', text };
+      for (const [turn, messages] of [[command], [command, { role: 'model', text: first.text }, again]].entries()) {
         const results = [];
-        for (const row of rows) {
+        for (const row of rows.filter((one) => one.turn === turn + 1)) {
           const result = await answer(engine, messages, row.draftTokens);
           results.push(result);
           row.answers++;
@@ -96,13 +101,41 @@ async function answerCommands(sliceId, limit) {
           row.accepted += result.acceptedTokens;
           if (result.tokenIds.join() !== results[0].tokenIds.join()) row.changed++;
         }
+        if (turn === 0) sequences.push([...engine.tokenize(messages), ...results[0].tokenIds]);
       }
     }
     await engine.close();
-    return rows;
+    const agreement = [];
+    for (const activations of ['float32', 'int8'])
+      agreement.push({ activations, ...(await comparePasses(manifest, dir, slices[0], activations, sequences)) });
+    return { rows, agreement };
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** Logits of passes over five tokens beside those of single steps, activations rounded to 8 bits (as models of full size do) or not. */
+async function comparePasses(manifest, dir, slice, activations, sequences) {
+  const decoder = await Decoder.open(manifest, dir, slice, { activations });
+  const [single, many] = [decoder.newCache(256, 32), decoder.newCache(256, 32)];
+  const best = (row) => row.reduce((at, value, i) => (value > row[at] ? i : at), 0);
+  const total = { largest: 0, changed: 0, compared: 0 };
+  for (const ids of sequences) {
+    single.reset();
+    many.reset();
+    while (many.length < ids.length) {
+      const pass = ids.slice(many.length, many.length + 5);
+      const rows = (await decoder.forward(pass, many, pass.length)).map((row) => row.slice());
+      for (const [at, id] of pass.entries()) {
+        const alone = (await decoder.forward([id], single))[0];
+        for (let v = 0; v < alone.length; v++) total.largest = Math.max(total.largest, Math.abs(alone[v] - rows[at][v]));
+        if (best(alone) !== best(rows[at])) total.changed++;
+        total.compared++;
+      }
+    }
+  }
+  await decoder.close();
+  return total;
 }
 
 /** `ms` from the first token to the end. */
@@ -122,7 +155,7 @@ function render({ shape, block, threads, context, repeats, slice, passes, comman
   const line = (cells) => `| ${cells.join(' | ')} |`;
   const table = (header, rows) => [line(header), line(header.map(() => '--:')), ...rows.map(line)];
   const one = median(passes.ms[1]);
-  const plain = commands[0];
+  const plain = (row) => commands.rows.find(({ turn, draftTokens }) => turn === row.turn && draftTokens === 0);
   return [
     `${cpus()[0]?.model}, ${cpus().length} cores, ONNX Runtime ${runtime.version}, ${new Date().toISOString().slice(0, 10)}. Other work ran beside.`,
     '',
@@ -136,21 +169,31 @@ function render({ shape, block, threads, context, repeats, slice, passes, comman
       }),
     ),
     '',
-    `A pass over ${passes.compared} tokens against ${passes.compared} single ones: logits differ by at most ${passes.largest.toExponential(1)}; the best token is another one at ${passes.changed} positions.`,
-    '',
-    `nano, slice ${slice}, int8, ${plain.answers} answers of held-out commands, half of them as a second turn:`,
+    `nano, slice ${slice}, int8, held-out commands, ${commands.rows[0].answers} answers a row; a second turn follows a first one of the same kind:`,
     '',
     ...table(
-      ['drafted at most', 'drafted', 'right', 'tokens a pass', 'tokens/s', 'speed', 'answers that differ'],
-      commands.map((row) => [
+      ['turn', 'drafted at most', 'drafted', 'right', 'tokens a pass', 'tokens/s', 'speed', 'answers that differ'],
+      commands.rows.map((row) => [
+        row.turn,
         row.draftTokens,
         row.drafted,
         row.drafted ? `${((100 * row.accepted) / row.drafted).toFixed(0)} %` : '–',
         (row.tokens / (row.tokens - row.accepted)).toFixed(2),
         ((1000 * row.tokens) / row.ms).toFixed(0),
-        `${(row.tokens / row.ms / (plain.tokens / plain.ms)).toFixed(2)}x`,
+        `${(row.tokens / row.ms / (plain(row).tokens / plain(row).ms)).toFixed(2)}x`,
         row.changed,
       ]),
     ),
+    '',
+    'Logits of a pass over several tokens against those of single ones:',
+    '',
+    ...table(
+      ['model', 'activations', 'positions', 'largest difference', 'another best token'],
+      [...commands.agreement.map((one) => [`nano int8, trained`, one.activations, one]), [`${shape} int4, random`, 'int8', passes]].map(
+        ([model, activations, { compared, largest, changed }]) => [model, activations, compared, largest.toExponential(1), changed],
+      ),
+    ),
+    '',
+    'Rounding activations to 8 bits turns differences in the last bits into whole steps; random weights magnify them from layer to layer.',
   ].join('\n');
 }
