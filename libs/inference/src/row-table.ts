@@ -28,7 +28,9 @@ type OpenRange = RowRange & { readonly fd: number };
 
 const readAsync = promisify(read);
 
-/** Rows of one call that are read at the same time, so that a disk which must seek has several to choose from. */
+/** A row that took no longer lay in the page cache. */
+const AT_HAND_MS = 0.05;
+/** Rows of one call that are read at the same time; the runtime's file threads bound it too. */
 const ROWS_IN_FLIGHT = 16;
 
 /** A table of equal rows that stays on disk and is read by row; the rows used last are kept, undecoded. */
@@ -63,8 +65,9 @@ export class RowTable {
   }
 
   /**
-   * Gives `use` the bytes of every row with its place in `rows`, in any order; they are valid during that call alone. One row that is not in
-   * memory is read at once, since that is faster than to ask another thread; several are read side by side, in their order on disk.
+   * Gives `use` the bytes of every row with its place in `rows`, in any order; they are valid during that call alone. Rows that are not in
+   * memory are read in their order on disk: one after another while the page cache has them, which is faster than to ask other threads, and
+   * side by side from the first one that has to wait for the disk.
    */
   async read(rows: readonly number[], use: (bytes: Uint8Array, place: number) => void): Promise<void> {
     const missing = new Map<number, number[]>();
@@ -84,8 +87,15 @@ export class RowTable {
       this.cache.set(row, bytes);
     };
     const inOrder = [...missing.keys()].sort((a, b) => a - b);
-    if (inOrder.length === 1) arrived(inOrder[0]!, this.readNow(inOrder[0]!));
-    else await this.readSideBySide(inOrder, arrived);
+    const into = new Uint8Array(this.rowBytes);
+    let [done, atHand] = [0, true];
+    while (done < inOrder.length && atHand) {
+      const since = performance.now();
+      this.readNow(into, inOrder[done]!);
+      atHand = performance.now() - since <= AT_HAND_MS;
+      arrived(inOrder[done++]!, into);
+    }
+    if (done < inOrder.length) await this.readSideBySide(inOrder.slice(done), arrived);
     const ms = performance.now() - started;
     this.stats.reads++;
     this.stats.readMs += ms;
@@ -107,9 +117,8 @@ export class RowTable {
       );
   }
 
-  private readNow(row: number): Uint8Array {
+  private readNow(into: Uint8Array, row: number): void {
     const range = this.rangeOf(row);
-    const into = new Uint8Array(this.rowBytes);
     let at = 0;
     for (const { offset, stride, bytes } of range.pieces) {
       let got: number;
@@ -121,7 +130,6 @@ export class RowTable {
       if (got < bytes) throw this.cutOff(range, row, got, bytes);
       at += bytes;
     }
-    return into;
   }
 
   /** Settles when no read is under way any more, also after a failure, so that the files may be closed. */
