@@ -69,7 +69,16 @@ async function decode(name, of, disk, cachedRows, count) {
   const read = after.rowsRead - before.rowsRead;
   const hits = after.cacheHits - before.cacheHits;
   const sum = ms.reduce((a, b) => a + b, 0);
-  return { ids: name, disk, count, meanUs: (1000 * sum) / count, medianUs: 1000 * median(ms), p99Us: 1000 * quantile(ms, 0.99), rowsPerSecond: (1000 * count) / sum, hitRate: hits / (hits + read) };
+  return {
+    ids: name,
+    disk,
+    count,
+    meanUs: (1000 * sum) / count,
+    medianUs: 1000 * median(ms),
+    p99Us: 1000 * quantile(ms, 0.99),
+    rowsPerSecond: (1000 * count) / sum,
+    hitRate: hits / (hits + read),
+  };
 }
 
 async function prompt(name, of, disk, batched) {

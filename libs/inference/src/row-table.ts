@@ -30,7 +30,9 @@ const readAsync = promisify(read);
 
 /** A row that took no longer lay in the page cache. */
 const AT_HAND_MS = 0.05;
-/** Rows of one call that are read at the same time; the runtime's file threads bound it too. */
+/** Rows that are read side by side after one that had to wait, before another is tried alone. */
+const ROWS_SIDE_BY_SIDE = 64;
+/** Of those, at the same time; the runtime's file threads bound it too. */
 const ROWS_IN_FLIGHT = 16;
 
 /** A table of equal rows that stays on disk and is read by row; the rows used last are kept, undecoded. */
@@ -67,7 +69,7 @@ export class RowTable {
   /**
    * Gives `use` the bytes of every row with its place in `rows`, in any order; they are valid during that call alone. Rows that are not in
    * memory are read in their order on disk: one after another while the page cache has them, which is faster than to ask other threads, and
-   * side by side from the first one that has to wait for the disk.
+   * side by side after one that had to wait for the disk.
    */
   async read(rows: readonly number[], use: (bytes: Uint8Array, place: number) => void): Promise<void> {
     const missing = new Map<number, number[]>();
@@ -88,14 +90,14 @@ export class RowTable {
     };
     const inOrder = [...missing.keys()].sort((a, b) => a - b);
     const into = new Uint8Array(this.rowBytes);
-    let [done, atHand] = [0, true];
-    while (done < inOrder.length && atHand) {
+    for (let next = 0; next < inOrder.length;) {
+      const row = inOrder[next++]!;
       const since = performance.now();
-      this.readNow(into, inOrder[done]!);
-      atHand = performance.now() - since <= AT_HAND_MS;
-      arrived(inOrder[done++]!, into);
+      this.readNow(into, row);
+      const atHand = performance.now() - since <= AT_HAND_MS;
+      arrived(row, into);
+      if (!atHand) await this.readSideBySide(inOrder.slice(next, (next += ROWS_SIDE_BY_SIDE)), arrived);
     }
-    if (done < inOrder.length) await this.readSideBySide(inOrder.slice(done), arrived);
     const ms = performance.now() - started;
     this.stats.reads++;
     this.stats.readMs += ms;
