@@ -7,7 +7,8 @@ import { parseArgs, promisify } from 'node:util';
 import { importCheckpoint, openEngine, readManifest, runtime } from '@matfleet/inference';
 import { sliceById } from '@matfleet/model';
 import { Decoder } from '../libs/inference/dist/decoder.js';
-import { median, note, randomPackage, whole } from './engine.mjs';
+import { median, note, whole } from './engine.mjs';
+import { randomPackage } from './support/random-package.mjs';
 
 const exec = promisify(execFile);
 const NANO = resolve(import.meta.dirname, '../models/nano');
@@ -52,7 +53,7 @@ export async function run(args) {
 
 /** Passes over one token, and over one and a draft, at full size. */
 async function timePasses(values) {
-  const dir = await randomPackage({ ...values, precision: 'int4' });
+  const dir = await randomPackage({ ...values, block: whole('--block', values.block), precision: 'int4' });
   const slice = sliceById(await readManifest(dir), values.shape);
   const terms = {
     dir,

@@ -1,12 +1,13 @@
 // Speed and memory of the engine at full size, on a package of random weights in the published shape. What is measured and how: bench/README.md.
 import { execFile } from 'node:child_process';
-import { access, mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { prepare, readManifest, runtime, sweepPrepared, synthPackage } from '@matfleet/inference';
+import { prepare, readManifest, runtime, sweepPrepared } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { probeMemoryBandwidth } from '../apps/agent/dist/hardware/bandwidth.js';
+import { randomPackage } from './support/random-package.mjs';
 
 const exec = promisify(execFile);
 
@@ -54,7 +55,7 @@ export async function run(args) {
   const generate = whole('--generate', values.generate);
   const repeats = whole('--repeats', values.repeats);
   const contextTokens = values.context ? whole('--context', values.context) : Math.max(...prompts) + generate;
-  const dir = await randomPackage(values);
+  const dir = await randomPackage({ ...values, block: whole('--block', values.block) });
   const manifest = await readManifest(dir);
   const slice = sliceById(manifest, values.slice ?? values.shape);
 
@@ -125,19 +126,6 @@ export async function run(args) {
   }
   console.log(values.json ? JSON.stringify(report, null, 2) : render(report));
   return 0;
-}
-
-export async function randomPackage({ shape, precision, block, cache }) {
-  const dir = join(cache, `${shape}-${precision}-${block}`);
-  const there = await access(join(dir, 'manifest.json')).then(
-    () => true,
-    () => false,
-  );
-  if (there) return dir;
-  note(`making a random package in ${dir}, once`);
-  await mkdir(cache, { recursive: true });
-  await synthPackage({ shape, out: dir, precision, ...(precision !== 'fp32' && { block: whole('--block', block) }) });
-  return dir;
 }
 
 async function measure(terms) {

@@ -12,13 +12,13 @@ export interface ActivationOptions {
   readonly store: ChunkStore;
   readonly host: EngineHost;
   readonly supervisor: Supervisor;
-  readonly pleCacheRows?: number | undefined;
+  readonly hotRowBytes?: number | undefined;
   readonly goldenTimeoutMs?: number;
   /** Packs the candidate's weights for this processor, where that helps; never fails. */
   readonly prepare: (candidate: EngineSpec, signal: AbortSignal) => Promise<void>;
 }
 
-export function engineSpec(store: ChunkStore, slot: Slot, pleCacheRows?: number): EngineSpec {
+export function engineSpec(store: ChunkStore, slot: Slot, hotRowBytes?: number): EngineSpec {
   return {
     modelVersionId: slot.modelVersionId,
     modelName: slot.modelName,
@@ -26,7 +26,7 @@ export function engineSpec(store: ChunkStore, slot: Slot, pleCacheRows?: number)
     manifestPath: store.manifestPath(slot.modelVersionId),
     storeDir: store.directory,
     contextTokens: slot.contextTokens,
-    ...(pleCacheRows !== undefined && { pleCacheRows }),
+    ...(hotRowBytes !== undefined && { hotRowBytes }),
   };
 }
 
@@ -40,7 +40,7 @@ export async function activate(slot: Slot, options: ActivationOptions, signal: A
   const manifest = store.manifest(slot.modelVersionId);
   if (!manifest) throw new Error(`the manifest of model version ${slot.modelVersionId} is not in the store`);
   journal.update((state) => beginActivation(state, slot));
-  const candidate = engineSpec(store, slot, options.pleCacheRows);
+  const candidate = engineSpec(store, slot, options.hotRowBytes);
   await options.prepare(candidate, signal);
   const engine = await host.start(candidate, signal);
   try {

@@ -118,7 +118,7 @@ export class Agent {
   /** Serves the last committed slice at once, and joins the fleet beside that. Resolves when the local sockets are open. */
   async start(): Promise<{ readonly socket: string; readonly port: number }> {
     const { active } = this.journal.current;
-    if (active) this.supervisor.resume(engineSpec(this.store, active, this.config.pleCacheRows));
+    if (active) this.supervisor.resume(engineSpec(this.store, active, this.config.hotRowBytes));
     this.supervisor.onCrashLoop((_spec, reason) => this.backToPrevious(reason));
     const address = await this.serving.start();
     const announce = (): void => this.announce(address);
@@ -250,7 +250,7 @@ export class Agent {
     this.reconciler.report(slot.generation, Phase.PHASE_ACTIVATING);
     const { journal, store, host, supervisor } = this;
     const prepare = (candidate: EngineSpec, until: AbortSignal): Promise<void> => this.prepare(candidate, until);
-    await activate(slot, { journal, store, host, supervisor, prepare, pleCacheRows: this.config.pleCacheRows }, signal);
+    await activate(slot, { journal, store, host, supervisor, prepare, hotRowBytes: this.config.hotRowBytes }, signal);
     this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId }, 'active');
     return true;
   }
@@ -281,7 +281,7 @@ export class Agent {
     const after = this.journal.update((state) => revert(state, `slice ${active?.sliceId} keeps ending: ${reason}`, Date.now()));
     if (!after.active || after.active === active) return;
     this.log.error({ from: active?.sliceId, to: after.active.sliceId, reason }, 'back to the previous slice');
-    this.supervisor.resume(engineSpec(this.store, after.active, this.config.pleCacheRows));
+    this.supervisor.resume(engineSpec(this.store, after.active, this.config.hotRowBytes));
     if (active) this.reconciler.report(active.generation, Phase.PHASE_FAILED, { error: after.failure?.error ?? reason });
   }
 

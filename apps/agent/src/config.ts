@@ -34,8 +34,8 @@ const ConfigSchema = z
     /** Loopback port of the local service; 0 any free one. */
     port: z.coerce.number().int().min(0).max(65_535).default(7480),
     readyFile: z.string().min(1).optional(),
-    /** Rows of per-layer embeddings that the engine keeps in memory. */
-    pleCacheRows: z.coerce.number().int().positive().optional(),
+    /** Memory for the rows of the embedding tables that the engine used last, bytes. */
+    hotRowBytes: bytes.optional(),
     /** Threads of one operator. */
     threads: z.coerce.number().int().positive().optional(),
     /** Inferences that may wait for the engine. */

@@ -90,14 +90,15 @@ export class Decoder {
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
     const S = tokenIds.length;
+    const { layers } = this;
+    const [embeds, pleRows] = await Promise.all([this.tables.tokens.read(tokenIds), this.tables.ple.read(tokenIds, layers)]);
     cache.prepare(S);
     const start = cache.length;
     const end = start + S;
-    const { layers } = this;
     const bound = this.bind(cache);
     const feeds = {
-      embeds: float32(this.tables.tokens.read(tokenIds), [1, S, D]),
-      ple_rows: float32(this.tables.ple.read(tokenIds, layers), [1, S, layers.length, P]),
+      embeds: float32(embeds, [1, S, D]),
+      ple_rows: float32(pleRows, [1, S, layers.length, P]),
       positions: int64(range(start, end)),
       wanted: int64(range(S - wanted, S)),
       ...keyCounts('full', end),

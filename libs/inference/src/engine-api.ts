@@ -19,8 +19,8 @@ export interface OpenEngineOptions {
   readonly mostOpenSlices?: number;
   /** Prompt and answer together; at most the model's own limit. */
   readonly contextTokens?: number;
-  /** Per-layer embedding rows kept in memory, for each plane. */
-  readonly pleCacheRows?: number;
+  /** Memory for rows of the embedding tables that were used last; by default what the footprint counts. 0 keeps none. */
+  readonly hotRowBytes?: number;
   /** Threads of one operator; by default 1 for small models, else the available cores up to 4. */
   readonly threads?: number;
   readonly signal?: AbortSignal;
@@ -43,11 +43,18 @@ export interface Engine {
 }
 
 export interface EngineStats {
-  /** Reads of a per-layer embedding row from disk, all planes, since the engine was opened. */
+  /** Rows of the per-layer embeddings that came from disk, all planes, since the engine was opened. */
   readonly pleRowsRead: number;
-  /** Rows in memory now; never above the bound given to openEngine times the number of planes. */
+  /** Rows in memory now. */
   readonly pleRowsCached: number;
+  /** Rows that came from memory; the hit rate is pleCacheHits / (pleCacheHits + pleRowsRead). */
   readonly pleCacheHits: number;
+  /** Times that a pass waited for rows of a plane from disk, and how long: all together and the longest, ms. */
+  readonly pleReads: number;
+  readonly pleReadMs: number;
+  readonly pleReadMsMax: number;
+  /** Room for rows of the embedding tables in memory; never above the bound given to openEngine. */
+  readonly hotRowBytes: number;
   /** Room for K/V at the engine's context, held as long as the engine is open. */
   readonly kvBytes: number;
 }

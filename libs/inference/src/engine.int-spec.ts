@@ -120,20 +120,25 @@ describe('an engine', () => {
     });
   });
 
-  it('keeps at most the allowed rows of per-layer embeddings and reads the others from disk again', async () => {
+  it('keeps embedding rows within the bytes it was given and reads the others from disk again', async () => {
     // The full slice reads from two planes: the layers that the narrow one lacks are stored apart.
     const planes = 2;
     const distinct = new Set(longPrompt).size;
-    const spent = (pleCacheRows: number) =>
-      withEngine({ pleCacheRows }, async (engine) => {
+    const spent = (hotRowBytes: number) =>
+      withEngine({ hotRowBytes }, async (engine) => {
         const tokens: string[] = [];
         for (let i = 0; i < 2; i++) tokens.push((await run(engine, longPrompt, { maxTokens: 1, reuse: 'off' })).tokenIds.join());
         return { tokens, ...engine.stats() };
       });
-    const [tight, ample] = [await spent(8), await spent(512)];
+    const [none, tight, ample] = [await spent(0), await spent(8_192), await spent(2 ** 20)];
     expect(tight.tokens).toEqual(ample.tokens);
-    expect(tight.pleRowsCached).toBeLessThanOrEqual(8 * planes);
+    expect(none).toMatchObject({ tokens: ample.tokens, hotRowBytes: 0, pleRowsCached: 0 });
+    expect(tight.hotRowBytes).toBeLessThanOrEqual(8_192);
+    expect(tight.pleRowsCached).toBeGreaterThan(0);
     expect(tight.pleRowsRead).toBe(2 * longPrompt.length * planes);
+    // Three chunks of the prompt, twice, from each plane.
+    expect(tight.pleReads).toBe(2 * 3 * planes);
+    expect(tight.pleReadMs).toBeGreaterThanOrEqual(tight.pleReadMsMax);
     expect(ample.pleRowsRead).toBe(distinct * planes);
     expect(ample.pleRowsRead + ample.pleCacheHits).toBe(2 * longPrompt.length * planes);
   });

@@ -35,23 +35,28 @@ export function encodeRow(format: PleRowFormat, row: Float32Array, out: Uint8Arr
     }
 }
 
-/** Bytes of one row -> (n * P) float32. */
-export function decodeRow(format: PleRowFormat, bytes: Uint8Array): Float32Array {
+/** P values of one layer of a row, times `factor`, to `out` from `at` on. */
+export function decodeLayer(format: PleRowFormat, row: Uint8Array, layer: number, factor: number, out: Float32Array, at: number): void {
   const { layers, width, bits, block } = format;
-  const out = new Float32Array(layers * width);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const view = new DataView(row.buffer, row.byteOffset, row.byteLength);
+  const start = layer * valueBytesPerLayer(format);
   if (bits === 32) {
-    for (let i = 0; i < out.length; i++) out[i] = view.getFloat32(i * 4, true);
-    return out;
+    for (let i = 0; i < width; i++) out[at + i] = view.getFloat32(start + i * 4, true) * factor;
+    return;
   }
-  const zero = bits === 8 ? 128 : 8;
-  const scalesAt = layers * valueBytesPerLayer(format);
-  for (let layer = 0; layer < layers; layer++) {
-    const start = layer * valueBytesPerLayer(format);
-    for (let i = 0; i < width; i++) {
-      const q = bits === 8 ? bytes[start + i]! : (bytes[start + (i >> 1)]! >> ((i & 1) * 4)) & 15;
-      out[layer * width + i] = (q - zero) * view.getFloat32(scalesAt + (layer * blocksPerLayer(format) + Math.floor(i / block)) * 4, true);
+  let scaleAt = layers * valueBytesPerLayer(format) + layer * blocksPerLayer(format) * 4;
+  for (let from = 0; from < width; from += block, scaleAt += 4) {
+    const scale = view.getFloat32(scaleAt, true);
+    const to = Math.min(width, from + block);
+    // Rounded twice, as the value and as its multiple, like a table that was decoded before it was scaled.
+    if (bits === 8) {
+      for (let i = from; i < to; i++) out[at + i] = Math.fround((row[start + i]! - 128) * scale) * factor;
+      continue;
+    }
+    for (let i = from; i < to; i += 2) {
+      const pair = row[start + (i >> 1)]!;
+      out[at + i] = Math.fround(((pair & 15) - 8) * scale) * factor;
+      if (i + 1 < to) out[at + i + 1] = Math.fround(((pair >> 4) - 8) * scale) * factor;
     }
   }
-  return out;
 }

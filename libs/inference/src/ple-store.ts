@@ -1,89 +1,104 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Chunk, Manifest } from '@matfleet/model';
-import { LRUCache } from 'lru-cache';
-import { decodeRow, rowBytes, type PleRowFormat } from './ple-rows.js';
+import { decodeLayer, rowBytes, type PleRowFormat } from './ple-rows.js';
+import { RowTable, type RowRange, type RowTableStats } from './row-table.js';
 
 interface Plane {
   readonly format: PleRowFormat;
   readonly layers: readonly number[];
-  /** Row ranges and the open files that hold them. */
-  readonly files: { fromRow: number; toRow: number; fd: number; offset: number; id: string }[];
-  readonly rows: LRUCache<number, Float32Array>;
+  readonly ranges: RowRange[];
 }
 
-/** Per-layer embeddings, read from disk one token's row at a time. At most `cacheRows` rows of each plane are held. */
+/** Per-layer embeddings, read from disk by token: one row of each plane. */
 export class PleStore {
-  rowsRead = 0;
-  cacheHits = 0;
-  private readonly planes: Plane[];
+  private readonly planes: (Plane & { readonly table: RowTable })[] = [];
+  /** Bytes of one row of every plane. */
+  static rowBytes(manifest: Pick<Manifest, 'config' | 'precision'>, chunks: readonly Chunk[]): number {
+    return planesIn(manifest, chunks).reduce((sum, { format }) => sum + rowBytes(format), 0);
+  }
 
+  /** Keeps `cachedRows` rows of each plane in memory. Throws where a plane's chunk is too short or a row is in none. */
   constructor(
-    private readonly config: Manifest['config'],
-    precision: Manifest['precision'],
+    private readonly manifest: Pick<Manifest, 'config' | 'precision'>,
     chunks: readonly Chunk[],
     storeDir: string,
-    cacheRows: number,
+    cachedRows: number,
   ) {
-    const width = config.hiddenSizePerLayerInput;
-    const bits = ({ fp32: 32, int8: 8, int4: 4 } as const)[precision.kind];
-    const planes = new Map<string, Plane>();
-    for (const { id, part, tensors } of chunks) {
-      if (part.kind !== 'plane') continue;
-      const tensor = tensors[0]!;
-      const format = { layers: part.layers.length, width, bits, block: tensor.block ?? width };
-      const key = part.layers.join(',');
-      if (!planes.has(key)) planes.set(key, { format, layers: part.layers, files: [], rows: new LRUCache({ max: Math.max(1, cacheRows) }) });
-      planes
-        .get(key)!
-        .files.push({ fromRow: part.fromRow, toRow: part.toRow, fd: openSync(join(storeDir, 'chunks', id), 'r'), offset: tensor.offset, id });
+    const rows = manifest.config.vocabSizePerLayerInput;
+    try {
+      for (const plane of planesIn(manifest, chunks)) {
+        const name = `the per-layer embeddings of layers ${plane.layers.join(', ')}`;
+        this.planes.push({ ...plane, table: new RowTable(name, rows, plane.ranges, storeDir, cachedRows) });
+      }
+    } catch (error) {
+      this.close();
+      throw error;
     }
-    this.planes = [...planes.values()];
   }
 
   get rowsCached(): number {
-    return this.planes.reduce((sum, plane) => sum + plane.rows.size, 0);
+    return this.planes.reduce((sum, { table }) => sum + table.cache.size, 0);
+  }
+
+  /** Room of the cache, whether filled or not. */
+  get cacheBytes(): number {
+    return this.planes.reduce((sum, { table }) => sum + table.cache.bytes, 0);
+  }
+
+  /** Of all planes together. */
+  get stats(): Readonly<RowTableStats> {
+    const sum = (of: (stats: RowTableStats) => number): number => this.planes.reduce((total, { table }) => total + of(table.stats), 0);
+    return {
+      rowsRead: sum(({ rowsRead }) => rowsRead),
+      cacheHits: sum(({ cacheHits }) => cacheHits),
+      reads: sum(({ reads }) => reads),
+      readMs: sum(({ readMs }) => readMs),
+      readMsMax: Math.max(0, ...this.planes.map(({ table }) => table.stats.readMsMax)),
+    };
   }
 
   /** Scaled rows of these tokens for n layers, in the order given, (S, n, P). Ids without a row of their own (soft tokens) take row 0. */
-  read(tokenIds: readonly number[], layers: readonly number[]): Float32Array {
-    const P = this.config.hiddenSizePerLayerInput;
+  async read(tokenIds: readonly number[], layers: readonly number[]): Promise<Float32Array> {
+    const { hiddenSizePerLayerInput: P, vocabSizePerLayerInput: V } = this.manifest.config;
     const n = layers.length;
     const scale = Math.sqrt(P);
     const out = new Float32Array(tokenIds.length * n * P);
-    for (const plane of this.planes) {
-      const places = plane.layers.map((layer) => layers.indexOf(layer));
-      if (places.every((place) => place < 0)) continue;
-      tokenIds.forEach((id, s) => {
-        const row = this.row(plane, id < this.config.vocabSizePerLayerInput ? id : 0);
-        places.forEach((place, i) => {
-          if (place < 0) return;
-          const to = (s * n + place) * P;
-          for (let p = 0; p < P; p++) out[to + p] = row[i * P + p]! * scale;
-        });
-      });
-    }
+    for (const layer of layers)
+      if (!this.planes.some((plane) => plane.layers.includes(layer))) throw new Error(`no chunk holds the per-layer embeddings of layer ${layer}`);
+    const rows = tokenIds.map((id) => (id < V ? id : 0));
+    await Promise.all(
+      this.planes.map(({ format, layers: own, table }) => {
+        const places = own.map((layer) => layers.indexOf(layer));
+        if (places.every((place) => place < 0)) return undefined;
+        return table.read(rows, (bytes, s) =>
+          places.forEach((place, i) => {
+            if (place >= 0) decodeLayer(format, bytes, i, scale, out, (s * n + place) * P);
+          }),
+        );
+      }),
+    );
     return out;
   }
 
   close(): void {
-    for (const plane of this.planes) for (const { fd } of plane.files.splice(0)) closeSync(fd);
+    for (const { table } of this.planes.splice(0)) table.close();
   }
+}
 
-  private row(plane: Plane, row: number): Float32Array {
-    const cached = plane.rows.get(row);
-    if (cached) {
-      this.cacheHits++;
-      return cached;
+function planesIn({ config, precision }: Pick<Manifest, 'config' | 'precision'>, chunks: readonly Chunk[]): Plane[] {
+  const width = config.hiddenSizePerLayerInput;
+  const bits = ({ fp32: 32, int8: 8, int4: 4 } as const)[precision.kind];
+  const planes = new Map<string, Plane>();
+  for (const { id, part, tensors } of chunks) {
+    if (part.kind !== 'plane') continue;
+    const tensor = tensors[0]!;
+    const key = part.layers.join(',');
+    let plane = planes.get(key);
+    if (!plane) {
+      const format = { layers: part.layers.length, width, bits, block: tensor.block ?? width };
+      planes.set(key, (plane = { format, layers: part.layers, ranges: [] }));
     }
-    const file = plane.files.find(({ fromRow, toRow }) => row >= fromRow && row < toRow);
-    if (!file) throw new Error(`no chunk holds row ${row} of the per-layer embeddings`);
-    const bytes = new Uint8Array(rowBytes(plane.format));
-    const read = readSync(file.fd, bytes, 0, bytes.length, file.offset + (row - file.fromRow) * bytes.length);
-    if (read < bytes.length) throw new Error(`chunk ${file.id} ends inside row ${row} of the per-layer embeddings`);
-    this.rowsRead++;
-    const values = decodeRow(plane.format, bytes);
-    plane.rows.set(row, values);
-    return values;
+    const bytes = rowBytes(plane.format);
+    plane.ranges.push({ fromRow: part.fromRow, toRow: part.toRow, chunk: id, pieces: [{ offset: tensor.offset, stride: bytes, bytes }] });
   }
+  return [...planes.values()];
 }

@@ -8,7 +8,7 @@ import { readPrepared, type Prepared } from './prepared.js';
 
 export interface SliceSetOptions {
   readonly threads?: number;
-  readonly pleCacheRows?: number;
+  readonly hotRowBytes?: number;
   /** Slices loaded at the same time. */
   readonly mostOpen: number;
 }
@@ -44,7 +44,7 @@ export class SliceSet {
   static async create(manifest: Manifest, storeDir: string, slices: readonly Slice[], options: SliceSetOptions): Promise<SliceSet> {
     const needed = new Set(slices.flatMap((slice) => chunksOf(manifest, slice)));
     const prepared = await largestPrepared(manifest, storeDir, slices);
-    const tables = new EmbeddingTables(manifest, [...needed], storeDir, options.pleCacheRows);
+    const tables = new EmbeddingTables(manifest, [...needed], storeDir, options.hotRowBytes);
     const load = (slice: Slice): Promise<Decoder> =>
       Decoder.open(manifest, storeDir, slice, {
         tables,

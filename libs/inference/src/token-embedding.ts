@@ -1,64 +1,59 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Chunk, ModelConfig } from '@matfleet/model';
-import { LRUCache } from 'lru-cache';
-import { dequantize, type Bits } from './quantize.js';
-
-type TensorEntry = Chunk['tensors'][number];
-const CACHED_ROWS = 256;
+import { decodeLayer, rowBytes, type PleRowFormat } from './ple-rows.js';
+import { RowTable, rowBytesOf, type RowRange } from './row-table.js';
 
 /** The input side of the tied embedding: rows read from the chunk that the head is mapped from. */
 export class TokenEmbedding {
-  private readonly fd: number;
-  private readonly table: TensorEntry;
-  private readonly scales: TensorEntry | undefined;
-  private readonly rows = new LRUCache<number, Float32Array>({ max: CACHED_ROWS });
+  private readonly table: RowTable;
+  private readonly format: PleRowFormat;
 
+  /** Bytes of one row. */
+  static rowBytes(config: ModelConfig, chunks: readonly Chunk[]): number {
+    return rowBytesOf([rowsIn(config, chunks).range]);
+  }
+
+  /** Keeps `cachedRows` rows in memory. Throws where the chunk is absent or too short. */
   constructor(
     private readonly config: ModelConfig,
     chunks: readonly Chunk[],
     storeDir: string,
+    cachedRows: number,
   ) {
-    const chunk = chunks.find((c) => c.tensors.some((t) => t.name === 'embed_tokens.weight'));
-    if (!chunk) throw new Error('no chunk holds the token embedding');
-    this.table = chunk.tensors.find((t) => t.name === 'embed_tokens.weight')!;
-    this.scales = chunk.tensors.find((t) => t.name === 'embed_tokens.weight.scales');
-    this.fd = openSync(join(storeDir, 'chunks', chunk.id), 'r');
+    const { range, format } = rowsIn(config, chunks);
+    this.format = format;
+    this.table = new RowTable('the token embedding', config.vocabSize, [range], storeDir, cachedRows);
+  }
+
+  get cacheBytes(): number {
+    return this.table.cache.bytes;
   }
 
   /** Rows scaled by sqrt(D), (S, D). */
-  read(tokenIds: readonly number[]): Float32Array {
+  async read(tokenIds: readonly number[]): Promise<Float32Array> {
     const D = this.config.hiddenSize;
+    const scale = Math.fround(Math.sqrt(D));
     const out = new Float32Array(tokenIds.length * D);
-    tokenIds.forEach((id, s) => out.set(this.row(id), s * D));
+    await this.table.read(tokenIds, (bytes, s) => decodeLayer(this.format, bytes, 0, scale, out, s * D));
     return out;
   }
 
   close(): void {
-    closeSync(this.fd);
+    this.table.close();
   }
+}
 
-  private row(id: number): Float32Array {
-    const cached = this.rows.get(id);
-    if (cached) return cached;
-    const D = this.config.hiddenSize;
-    const values = this.readRow(this.table, id);
-    let row: Float32Array;
-    if (this.scales && this.table.block) {
-      const block = this.table.block;
-      const scales = this.readRow(this.scales, id);
-      const bits = ((this.table.shape[2]! * 8) / block) as Bits;
-      row = dequantize({ values, scales: new Float32Array(scales.buffer) }, 1, D, bits, block);
-    } else row = new Float32Array(values.buffer);
-    row = row.map((value) => value * Math.fround(Math.sqrt(D)));
-    this.rows.set(id, row);
-    return row;
-  }
-
-  private readRow(tensor: TensorEntry, row: number): Uint8Array {
-    const bytes = new Uint8Array(tensor.bytes / this.config.vocabSize);
-    const read = readSync(this.fd, bytes, 0, bytes.length, tensor.offset + row * bytes.length);
-    if (read < bytes.length) throw new Error(`the token embedding's chunk ends inside row ${row}`);
-    return bytes;
-  }
+/** Values and scales lie in two tensors; one after the other they are a row of a plane with one layer. */
+function rowsIn({ hiddenSize: D, vocabSize: V }: ModelConfig, chunks: readonly Chunk[]): { range: RowRange; format: PleRowFormat } {
+  const chunk = chunks.find((c) => c.tensors.some((t) => t.name === 'embed_tokens.weight'));
+  if (!chunk) throw new Error('no chunk holds the token embedding');
+  const values = chunk.tensors.find((t) => t.name === 'embed_tokens.weight')!;
+  const scales = chunk.tensors.find((t) => t.name === 'embed_tokens.weight.scales');
+  const bits = values.block ? (((values.shape[2]! * 8) / values.block) as 4 | 8) : 32;
+  const format: PleRowFormat = { layers: 1, width: D, bits, block: values.block ?? D };
+  const scaleBytes = scales ? scales.bytes / V : 0;
+  // A last short block is padded on disk.
+  const valueBytes = rowBytes(format) - scaleBytes;
+  const pieces = [{ offset: values.offset, stride: values.bytes / V, bytes: valueBytes }];
+  if (scales) pieces.push({ offset: scales.offset, stride: scaleBytes, bytes: scaleBytes });
+  return { range: { fromRow: 0, toRow: V, chunk: chunk.id, pieces }, format };
 }

@@ -14,7 +14,9 @@ export interface Footprint {
   readonly kvBytes: number;
   /** Largest intermediate values while a chunk of the prompt is computed. */
   readonly activationBytes: number;
-  /** Resident: weights + head + K/V + activations. The per-layer embeddings stay on disk. */
+  /** Rows of the embedding tables that stay in memory after their use. */
+  readonly hotRowBytes: number;
+  /** Resident: weights + head + K/V + activations + hot rows. The per-layer embeddings stay on disk. */
   readonly totalBytes: number;
   /** Every chunk of the slice, tokenizer and per-layer embeddings included. */
   readonly downloadBytes: number;
@@ -43,10 +45,19 @@ export function kvBytes(config: ModelConfig, slice: Pick<Slice, 'ffn' | 'skip'>,
   return positions * 2 * config.numKeyValueHeads * config.headDim * FLOAT_BYTES;
 }
 
+const MOST_HOT_ROW_BYTES = 4 * 2 ** 20;
+
+/** Memory for embedding rows used last: 1/64 of the per-layer embeddings among `chunks`, 4 MiB at the most. */
+export function hotRowBytes(chunks: readonly Pick<Manifest['chunks'][number], 'bytes' | 'part'>[]): number {
+  const pleBytes = chunks.reduce((sum, { bytes, part }) => sum + (part.kind === 'plane' ? bytes : 0), 0);
+  return Math.min(MOST_HOT_ROW_BYTES, Math.floor(pleBytes / 64));
+}
+
 export function footprint(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>, contextTokens: number): Footprint {
   const { config } = manifest;
   let [weightsBytes, headBytes, pleBytes, downloadBytes] = [0, 0, 0, 0];
-  for (const chunk of chunksOf(manifest, slice)) {
+  const chunks = chunksOf(manifest, slice);
+  for (const chunk of chunks) {
     downloadBytes += chunk.bytes;
     if (chunk.part.kind === 'plane') pleBytes += chunk.bytes;
     else if (chunk.part.kind !== 'tokenizer') {
@@ -61,12 +72,14 @@ export function footprint(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: 
   const perToken = 3 * streams + 3 * Math.max(...slice.ffn) + 2 * slice.ffn.length * config.hiddenSizePerLayerInput;
   const scores = config.numAttentionHeads * chunk * contextTokens;
   const activationBytes = FLOAT_BYTES * (chunk * perToken + scores + config.vocabSize);
+  const hotRows = hotRowBytes(chunks);
   return {
     weightsBytes,
     headBytes,
     kvBytes: kv,
     activationBytes,
-    totalBytes: weightsBytes + headBytes + kv + activationBytes,
+    hotRowBytes: hotRows,
+    totalBytes: weightsBytes + headBytes + kv + activationBytes + hotRows,
     downloadBytes,
     pleBytes,
     bytesPerToken: weightsBytes + headBytes + kv,

@@ -126,7 +126,7 @@ describe('footprint', () => {
         const whole = packageOf([a, b, fullSlice(config)]);
         const of = (s: Slice, c: number) => footprint(whole, s, c);
         const print = of(a, context);
-        expect(print.totalBytes).toBe(print.weightsBytes + print.headBytes + print.kvBytes + print.activationBytes);
+        expect(print.totalBytes).toBe(print.weightsBytes + print.headBytes + print.kvBytes + print.activationBytes + print.hotRowBytes);
         expect(of(a, context + 1).totalBytes).toBeGreaterThanOrEqual(print.totalBytes);
         expect(of(fullSlice(config), context).totalBytes).toBeGreaterThanOrEqual(print.totalBytes);
         expect(print.downloadBytes).toBe(chunksOf(whole, a).reduce((sum, c) => sum + c.bytes, 0));

@@ -33,7 +33,16 @@ interface PendingAnswer {
 /** An engine process as seen from the agent, from its fork to its end. */
 export class ChildEngine implements RunningEngine {
   #loaded: Loaded | undefined;
-  #counters: EngineCounters = { pleRowsRead: 0, pleRowsCached: 0, pleCacheHits: 0, kvBytes: 0 };
+  #counters: EngineCounters = {
+    pleRowsRead: 0,
+    pleRowsCached: 0,
+    pleCacheHits: 0,
+    pleReads: 0,
+    pleReadMs: 0,
+    pleReadMsMax: 0,
+    hotRowBytes: 0,
+    kvBytes: 0,
+  };
   #rssBytes = 0;
   #limit: MemoryLimit | undefined;
   #nextId = 1;

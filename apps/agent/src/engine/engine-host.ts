@@ -8,8 +8,8 @@ export interface EngineSpec {
   /** The directory that holds `chunks/`. */
   readonly storeDir: string;
   readonly contextTokens: number;
-  /** Bound of the cache of per-layer embedding rows; the engine's own default when absent. */
-  readonly pleCacheRows?: number;
+  /** Memory for rows of the embedding tables used last; the engine's own default when absent. */
+  readonly hotRowBytes?: number;
 }
 
 export interface ChatMessage {
@@ -54,6 +54,10 @@ export interface EngineStatus {
   readonly pleRowsRead: number;
   readonly pleRowsCached: number;
   readonly pleCacheHits: number;
+  readonly pleReads: number;
+  readonly pleReadMs: number;
+  readonly pleReadMsMax: number;
+  readonly hotRowBytes: number;
   readonly kvBytes: number;
   readonly rssBytes: number;
   /** The engine's own bound: the spec's, or the model's where that is less. */

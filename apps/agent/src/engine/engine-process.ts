@@ -5,7 +5,7 @@ import { performance } from 'node:perf_hooks';
 import { openEngine, runtime, type Engine } from '@matfleet/inference';
 import { footprint, Manifest, sliceById } from '@matfleet/model';
 import type { EngineFinished, EngineSpec } from './engine-host.js';
-import type { EngineCounters, FromEngine, ToEngine } from './messages.js';
+import type { FromEngine, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
 /** What measured best (bench/results/drafts.md): hardly a cost where nothing repeats, much where an answer has the shape of an earlier one. */
@@ -73,7 +73,7 @@ async function load(spec: EngineSpec, threads: number | undefined): Promise<void
       storeDir: spec.storeDir,
       sliceId: spec.sliceId,
       contextTokens: spec.contextTokens,
-      ...(spec.pleCacheRows !== undefined && { pleCacheRows: spec.pleCacheRows }),
+      ...(spec.hotRowBytes !== undefined && { hotRowBytes: spec.hotRowBytes }),
       ...(threads !== undefined && { threads }),
     });
     // One step, so that what the runtime allocates lazily is there when the memory is measured.
@@ -87,9 +87,9 @@ async function load(spec: EngineSpec, threads: number | undefined): Promise<void
       runtimeBytes: Math.max(before, process.memoryUsage.rss() - weightsBytes - headBytes),
       executionProviders: runtime.executionProviders,
       runtimeVersion: runtime.version,
-      counters: counters(loaded),
+      counters: loaded.stats(),
     });
-    setInterval(() => send({ kind: 'counters', counters: counters(loaded) }), COUNTERS_EVERY_MS).unref();
+    setInterval(() => send({ kind: 'counters', counters: loaded.stats() }), COUNTERS_EVERY_MS).unref();
   } catch (error) {
     send({ kind: 'load-failed', message: messageOf(error) });
   }
@@ -100,7 +100,7 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
     if (!engine) throw new Error('no slice is loaded');
     if (answer.abort.signal.aborted) {
       const result: EngineFinished = { reason: 'cancelled', promptTokens: 0, cachedPromptTokens: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0 };
-      return send({ kind: 'finished', id, result, counters: counters(engine) });
+      return send({ kind: 'finished', id, result, counters: engine.stats() });
     }
     const promptIds = request.promptIds ?? engine.tokenize(request.messages ?? []);
     if (promptIds.length >= engine.contextTokens)
@@ -123,7 +123,7 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
       if (step.done) {
         const { reason, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond } = step.value;
         const result: EngineFinished = { reason, promptTokens: promptIds.length, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond };
-        return send({ kind: 'finished', id, result, counters: counters(engine) });
+        return send({ kind: 'finished', id, result, counters: engine.stats() });
       }
       const now = performance.now();
       send({ kind: 'token', id, tokenId: step.value.tokenId, text: step.value.text, stepMs: now - since });
@@ -142,11 +142,6 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
   } finally {
     answers.delete(id);
   }
-}
-
-function counters(of: Engine): EngineCounters {
-  const { pleRowsRead, pleRowsCached, pleCacheHits, kvBytes } = of.stats();
-  return { pleRowsRead, pleRowsCached, pleCacheHits, kvBytes };
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -109,29 +109,36 @@ describe('an engine process', () => {
     });
   });
 
-  it('keeps at most 64 rows of per-layer embeddings and reads the others from disk again', async () => {
-    engine = await host().start(spec({ pleCacheRows: 64 }));
+  it('keeps rows of embeddings within their bytes, and reads the others from disk again', async () => {
+    const hotRowBytes = 16_384;
+    engine = await host().start(spec({ hotRowBytes }));
     const promptIds = [2, ...Array.from({ length: 100 }, (_, i) => 10 + i)];
     await engine.generate({ promptIds, maxTokens: 1 }, () => {});
     const first = engine.status();
     // Backwards, so that nothing of the first prompt's context serves again.
     await engine.generate({ promptIds: promptIds.reverse(), maxTokens: 1 }, () => {});
     const second = engine.status();
-    expect(first.pleRowsCached).toBe(64);
+    expect(first.hotRowBytes).toBeGreaterThan(0);
+    expect(first.hotRowBytes).toBeLessThanOrEqual(hotRowBytes);
     expect(first.pleRowsRead).toBeGreaterThanOrEqual(101);
-    expect(second.pleRowsCached).toBe(64);
-    // 101 different rows through a cache of 64: at least 37 must come from disk again.
-    expect(second.pleRowsRead - first.pleRowsRead).toBeGreaterThanOrEqual(37);
+    expect(second.pleRowsCached).toBe(first.pleRowsCached);
+    // 101 different rows through a smaller cache: the rest at least must come from disk again.
+    expect(first.pleRowsCached).toBeLessThan(101);
+    expect(second.pleRowsRead - first.pleRowsRead).toBeGreaterThanOrEqual(101 - first.pleRowsCached);
+    expect(second.pleReads).toBeGreaterThan(first.pleReads);
+    expect(second.pleReadMs).toBeGreaterThan(first.pleReadMs);
+    expect(second.pleReadMsMax).toBeLessThanOrEqual(second.pleReadMs);
   });
 
   it('reads no row twice when the cache holds them all', async () => {
-    engine = await host().start(spec({ pleCacheRows: 256 }));
+    engine = await host().start(spec({ hotRowBytes: 2 ** 20 }));
     const promptIds = [2, 10, 11, 12];
     await engine.generate({ promptIds, maxTokens: 4 }, () => {});
     const first = engine.status();
     await engine.generate({ promptIds, maxTokens: 4 }, () => {});
     const second = engine.status();
     expect(second.pleRowsRead).toBe(first.pleRowsRead);
+    expect(second.pleReads).toBe(first.pleReads);
     expect(second.pleCacheHits).toBeGreaterThan(first.pleCacheHits);
   });
 

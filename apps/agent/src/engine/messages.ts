@@ -5,6 +5,10 @@ export interface EngineCounters {
   readonly pleRowsRead: number;
   readonly pleRowsCached: number;
   readonly pleCacheHits: number;
+  readonly pleReads: number;
+  readonly pleReadMs: number;
+  readonly pleReadMsMax: number;
+  readonly hotRowBytes: number;
   readonly kvBytes: number;
 }
 

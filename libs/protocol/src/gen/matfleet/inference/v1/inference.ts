@@ -142,6 +142,12 @@ export interface GetStatusResponse {
   engineRssBytes: bigint;
   desiredGeneration: bigint;
   observedGeneration: bigint;
+  /** Times that the engine waited for per-layer embeddings from disk, how long all together, and the longest. */
+  pleReads: bigint;
+  pleReadMs: number;
+  pleReadMsMax: number;
+  /** Room for rows of the embedding tables in memory. */
+  hotRowBytes: bigint;
 }
 
 function createBasePart(): Part {
@@ -1025,6 +1031,10 @@ function createBaseGetStatusResponse(): GetStatusResponse {
     engineRssBytes: 0n,
     desiredGeneration: 0n,
     observedGeneration: 0n,
+    pleReads: 0n,
+    pleReadMs: 0,
+    pleReadMsMax: 0,
+    hotRowBytes: 0n,
   };
 }
 
@@ -1101,6 +1111,24 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
         throw new globalThis.Error("value provided for field message.observedGeneration of type uint64 too large");
       }
       writer.uint32(144).uint64(message.observedGeneration);
+    }
+    if (message.pleReads !== 0n) {
+      if (BigInt.asUintN(64, message.pleReads) !== message.pleReads) {
+        throw new globalThis.Error("value provided for field message.pleReads of type uint64 too large");
+      }
+      writer.uint32(152).uint64(message.pleReads);
+    }
+    if (message.pleReadMs !== 0) {
+      writer.uint32(161).double(message.pleReadMs);
+    }
+    if (message.pleReadMsMax !== 0) {
+      writer.uint32(169).double(message.pleReadMsMax);
+    }
+    if (message.hotRowBytes !== 0n) {
+      if (BigInt.asUintN(64, message.hotRowBytes) !== message.hotRowBytes) {
+        throw new globalThis.Error("value provided for field message.hotRowBytes of type uint64 too large");
+      }
+      writer.uint32(176).uint64(message.hotRowBytes);
     }
     return writer;
   },
@@ -1262,6 +1290,38 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
             message.observedGeneration = reader.uint64() as bigint;
             continue;
           }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.pleReads = reader.uint64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 161) {
+              break;
+            }
+
+            message.pleReadMs = reader.double();
+            continue;
+          }
+          case 21: {
+            if (tag !== 169) {
+              break;
+            }
+
+            message.pleReadMsMax = reader.double();
+            continue;
+          }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.hotRowBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1308,6 +1368,12 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
       : 0n;
     message.observedGeneration = (object.observedGeneration !== undefined && object.observedGeneration !== null)
       ? BigInt(object.observedGeneration)
+      : 0n;
+    message.pleReads = (object.pleReads !== undefined && object.pleReads !== null) ? BigInt(object.pleReads) : 0n;
+    message.pleReadMs = object.pleReadMs ?? 0;
+    message.pleReadMsMax = object.pleReadMsMax ?? 0;
+    message.hotRowBytes = (object.hotRowBytes !== undefined && object.hotRowBytes !== null)
+      ? BigInt(object.hotRowBytes)
       : 0n;
     return message;
   },
