@@ -7,11 +7,12 @@ import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache } from './kv-cache.js';
-import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions } from './onnx.js';
+import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning } from './onnx.js';
 import { Weights, type WeightOptions } from './weights.js';
 
 export interface DecoderOptions extends WeightOptions {
   readonly threads?: number;
+  readonly spinning?: Spinning;
   /** Shared with other slices; by default the decoder opens its own and closes them with itself. */
   readonly tables?: EmbeddingTables;
   /** Let the graph count the positions that its sharing layers compute. */
@@ -62,6 +63,7 @@ export class Decoder {
       const threads = options.threads ?? (config.hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : Math.min(MOST_THREADS, availableParallelism()));
       session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, {
         threads,
+        ...(options.spinning !== undefined && { spinning: options.spinning }),
         ...(options.saveTo !== undefined && { saveTo: options.saveTo }),
       });
     } finally {

@@ -1,4 +1,5 @@
 import type { Manifest, Slice } from '@matfleet/model';
+import type { Spinning } from './onnx.js';
 
 /** One turn of a conversation. A leading `system` turn is joined with the first user turn, as Gemma's template does. */
 export interface ChatMessage {
@@ -22,6 +23,8 @@ export interface OpenEngineOptions {
   readonly pleCacheRows?: number;
   /** Threads of one operator; by default 1 for small models, else the available cores up to 4. */
   readonly threads?: number;
+  /** How these threads wait for work: busily never, inside a pass (the default), or between two passes too. */
+  readonly spinning?: Spinning;
   readonly signal?: AbortSignal;
 }
 

@@ -27,6 +27,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
     {
       mostOpen: Math.max(1, options.mostOpenSlices ?? ids.length),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
+      ...(options.spinning === undefined ? {} : { spinning: options.spinning }),
       ...(options.pleCacheRows === undefined ? {} : { pleCacheRows: options.pleCacheRows }),
     },
   );

@@ -4,10 +4,12 @@ import { Decoder } from './decoder.js';
 import { EmbeddingTables } from './embedding-tables.js';
 import { cachedLayers } from './gemma3n.js';
 import { KvCache } from './kv-cache.js';
+import type { Spinning } from './onnx.js';
 import { readPrepared, type Prepared } from './prepared.js';
 
 export interface SliceSetOptions {
   readonly threads?: number;
+  readonly spinning?: Spinning;
   readonly pleCacheRows?: number;
   /** Slices loaded at the same time. */
   readonly mostOpen: number;
@@ -50,6 +52,7 @@ export class SliceSet {
         tables,
         ...(prepared && { prepared }),
         ...(options.threads !== undefined && { threads: options.threads }),
+        ...(options.spinning !== undefined && { spinning: options.spinning }),
       });
     return new SliceSet(manifest, slices, tables, load, options.mostOpen);
   }
