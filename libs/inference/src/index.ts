@@ -7,6 +7,7 @@ export { prepare, type PrepareOptions, type PrepareResult } from './prepare.js';
 export { sweepPrepared } from './prepared.js';
 export { runtime } from './onnx.js';
 export { readManifest } from './package-dir.js';
+export { threadPolicy, type Box } from './thread-policy.js';
 export type {
   ChatMessage,
   Engine,
