@@ -13,8 +13,8 @@ const SINGLE_THREAD_HIDDEN = 1024;
 const MOST_THREADS = 4;
 
 /**
- * Threads of one operator and how they wait. Beside a neighbour a spinning thread spends its turns waiting for one that was put aside; idle
- * threads were faster there and cost little on a free box, and so did a thread for each core against one less: bench/results/threads-*.md.
+ * Threads of one operator and how they wait. Beside a busy neighbour, idle waiting was faster than spinning, and a thread for each core faster
+ * than one less; on a free box spinning inside a pass won a little: bench/results/threads-e2b-int4-128.md.
  */
 export function threadPolicy(box: Box, hiddenSize: number, cores: number): ThreadPolicy {
   return { threads: hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : Math.min(MOST_THREADS, cores), spinning: box === 'shared' ? 'never' : 'pass' };
