@@ -1,17 +1,12 @@
 // Exact match, bytes and speed of every slice of nano, through libs/inference: what a device would answer, token by token. See README.md.
-import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { cpus, tmpdir } from 'node:os';
-import { join, relative, resolve } from 'node:path';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { importCheckpoint, openEngine } from '@matfleet/inference';
+import { openEngine } from '@matfleet/inference';
 import { footprint, frontier } from '@matfleet/model';
-
-const ROOT = resolve(import.meta.dirname, '..');
-/** Prompt and answer of every command fit; a small context keeps the K/V column honest for the job. */
-const CONTEXT_TOKENS = 128;
-/** More than any answer, so that a wrong one ends, too. */
-const MAX_TOKENS = 64;
+import { line, machine, megabytes, percent, today, writeTable } from './support/markdown.mjs';
+import { CONTEXT_TOKENS, MAX_TOKENS, NANO, chosenSlices, readExamples, readSlices, withPackage } from './support/nano-model.mjs';
+import { median, quality } from './support/statistics.mjs';
 
 export const usage = `[options]
   --precision fp32|int8|int4  of the package that is measured (int8)
@@ -27,32 +22,18 @@ export async function run(args) {
     options: {
       precision: { type: 'string', default: 'int8' },
       block: { type: 'string' },
-      model: { type: 'string', default: join(ROOT, 'models/nano') },
+      model: { type: 'string', default: NANO },
       slices: { type: 'string' },
       limit: { type: 'string' },
       write: { type: 'boolean', default: false },
     },
   });
-  const table = JSON.parse(await readFile(join(values.model, 'slices.json'), 'utf8'));
-  const chosen = values.slices ? table.slices.filter((slice) => values.slices.split(',').includes(slice.id)) : table.slices;
-  if (chosen.length === 0)
-    throw new Error(`no slice of ${values.slices} is in ${join(values.model, 'slices.json')}: ${table.slices.map((slice) => slice.id).join(', ')}`);
+  const table = await readSlices(values.model);
+  const chosen = chosenSlices(table.slices, values.slices);
   if (values.write && (values.limit || values.slices)) throw new Error('--write needs the whole measurement: leave out --limit and --slices');
-  const [heldout, handwritten] = await Promise.all(
-    ['heldout', 'handwritten'].map((name) => readExamples(join(values.model, 'eval', `${name}.jsonl`), values.limit)),
-  );
+  const [heldout, handwritten] = await Promise.all(['heldout', 'handwritten'].map((name) => readExamples(values.model, name, values.limit)));
 
-  const work = await mkdtemp(join(tmpdir(), 'matfleet-bench-'));
-  try {
-    const dir = join(work, 'package');
-    const manifest = await importCheckpoint({
-      source: values.model,
-      out: dir,
-      name: 'nano',
-      precision: values.precision,
-      ...(values.block && { block: Number(values.block) }),
-      slices: table.slices.map(({ id, name, ffn, skip }) => ({ id, name, ffn, skip })),
-    });
+  return withPackage({ ...values, slices: table.slices }, async ({ manifest, dir }) => {
     const rows = [];
     for (const slice of chosen) {
       const started = performance.now();
@@ -60,26 +41,12 @@ export async function run(args) {
       console.error(`${slice.id}: ${percent(rows.at(-1).quality.value)} in ${((performance.now() - started) / 1000).toFixed(0)} s`);
     }
     const command = `npm run bench -- nano${values.precision === 'int8' ? '' : ` --precision ${values.precision}`}${values.block ? ` --block ${values.block}` : ''} --write`;
-    const report = { date: new Date().toISOString().slice(0, 10), command, precision: manifest.precision, heldout, handwritten, rows };
+    const report = { date: today(), command, precision: manifest.precision, heldout, handwritten, rows };
     const text = render(report);
     console.log(text);
     if (values.write) await writeResults(values, table, report, text);
     return 0;
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
-}
-
-async function readExamples(path, limit) {
-  const bytes = await readFile(path);
-  const all = bytes
-    .toString()
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => JSON.parse(line));
-  // Every n-th, so that a short run still sees every function.
-  const step = limit ? Math.max(1, Math.ceil(all.length / Number(limit))) : 1;
-  return { file: relative(ROOT, path), sha256: createHash('sha256').update(bytes).digest('hex'), examples: all.filter((_, i) => i % step === 0) };
+  });
 }
 
 /** One slice over both sets. A run stops at the first text that is not a prefix of the expected answer: it can no longer match. */
@@ -129,22 +96,6 @@ async function measureSlice({ manifest, dir, slice, heldout, handwritten }) {
   }
 }
 
-function quality(hits) {
-  const value = hits.filter(({ hit }) => hit).length / hits.length;
-  return { value: round(value), samples: hits.length, stderr: round(Math.sqrt((value * (1 - value)) / hits.length)) };
-}
-
-const round = (value) => Math.round(value * 1e4) / 1e4;
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
-const megabytes = (bytes) => (bytes / 1e6).toFixed(2);
-
-function median(values) {
-  if (values.length === 0) return NaN;
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
 function render({ date, command, precision, heldout, handwritten, rows }) {
   const best = new Set(
     frontier(
@@ -153,11 +104,10 @@ function render({ date, command, precision, heldout, handwritten, rows }) {
     ).map((slice) => slice.id),
   );
   const tasks = [...new Set(rows.flatMap((row) => Object.keys(row.tasks)))].sort();
-  const line = (cells) => `| ${cells.join(' | ')} |`;
   return [
     `# nano, ${precision.kind}${precision.block ? ` in blocks of ${precision.block}` : ''}`,
     '',
-    `${date} · \`${command}\` · ${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} cores, Node ${process.versions.node}`,
+    `${date} · \`${command}\` · ${machine()}`,
     '',
     `Held-out: ${heldout.examples.length} commands, \`${heldout.file}\`, SHA-256 \`${heldout.sha256}\`.`,
     `Hand-written: ${handwritten.examples.length} commands, \`${handwritten.file}\`, SHA-256 \`${handwritten.sha256}\`.`,
@@ -201,8 +151,7 @@ function widths(ffn) {
 
 /** The model's own table carries the int8 figures, the precision it is shipped in; other precisions only get a report. */
 async function writeResults({ model, precision }, table, { date, command, heldout, rows }, text) {
-  await mkdir(join(import.meta.dirname, 'results'), { recursive: true });
-  await writeFile(join(import.meta.dirname, 'results', precision === 'int8' ? 'nano.md' : `nano-${precision}.md`), `${text}\n`);
+  await writeTable(precision === 'int8' ? 'nano' : `nano-${precision}`, text);
   if (precision !== 'int8') return;
   const measured = new Map(rows.map((row) => [row.slice.id, row]));
   const { measuredBy: _measuredBy, weights: _weights, evaluation: _evaluation, slices: _slices, ...rest } = table;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { openEngine, readManifest } from '@matfleet/inference';
 import { memoryOf } from './memory.mjs';
 
-const { dir, sliceId, threads, prompts, generate, contextTokens, repeats, switching = [] } = JSON.parse(process.argv[2]);
+const { dir, sliceId, threads, spinning, prompts, generate, contextTokens, repeats, switching = [] } = JSON.parse(process.argv[2]);
 const manifest = { ...(await readManifest(dir)), golden: [] };
 // Random weights choose stop tokens too; every run shall be as long as asked.
 manifest.config = { ...manifest.config, eosTokenIds: [] };
@@ -19,23 +19,24 @@ function randomIds(count, seed) {
 }
 
 const before = performance.now();
-const engine = await openEngine({ manifest, storeDir: join(dir), sliceId, otherSlices: switching, threads, contextTokens });
+const engine = await openEngine({ manifest, storeDir: join(dir), sliceId, otherSlices: switching, threads, spinning, contextTokens });
 const loadMs = performance.now() - before;
 const afterLoad = await memoryOf();
 
 async function answer(promptIds, maxTokens, options = {}) {
   const at = [];
+  const cpuBefore = process.cpuUsage();
   const started = performance.now();
   for await (const _ of engine.generate(promptIds, { maxTokens, reuse: 'off', ...options })) at.push(performance.now());
-  return { ttftMs: at[0] - started, interTokenMs: at.slice(1).map((t, i) => t - at[i]) };
+  const { user, system } = process.cpuUsage(cpuBefore);
+  return { ttftMs: at[0] - started, interTokenMs: at.slice(1).map((t, i) => t - at[i]), cpuMs: (user + system) / 1000, wallMs: at.at(-1) - started };
 }
 
 const warm = await answer(randomIds(32, 1), 4);
 const runs = [];
 for (const promptTokens of prompts)
   for (let repeat = 0; repeat < repeats; repeat++) {
-    const { ttftMs, interTokenMs } = await answer(randomIds(promptTokens, 7 + repeat), generate);
-    runs.push({ promptTokens, ttftMs, interTokenMs });
+    runs.push({ promptTokens, ...(await answer(randomIds(promptTokens, 7 + repeat), generate)) });
   }
 
 /** Each slice alone, then another one at every token: what a token costs in both. */

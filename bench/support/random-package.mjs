@@ -1,10 +1,13 @@
 // Packages of random weights in a published shape, made once and kept.
 import { access, mkdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { synthPackage } from '@matfleet/inference';
 
-/** The package's folder; makes it where it is not there. */
-export async function randomPackage({ shape, precision, block, cache }) {
+export const CACHE = join(homedir(), '.cache/matfleet/bench');
+
+/** The folder of the package `<shape>-<precision>-<block>`. */
+export async function randomPackage({ shape, precision, block, cache = CACHE }) {
   const dir = join(cache, `${shape}-${precision}-${block}`);
   const there = await access(join(dir, 'manifest.json')).then(
     () => true,

@@ -68,6 +68,7 @@ export class Agent {
     this.host = createEngineHost({
       modelMemoryBytes: config.modelMemory ?? 0,
       availableMemoryBytes: () => measureMemory().availableBytes,
+      box: config.box,
       ...(config.threads !== undefined && { threads: config.threads }),
       ...(config.memoryLimit && { memoryLimit: config.memoryLimit }),
       onWatchdog: (reason) => log.warn({ reason }, 'no control group holds the engine; a watchdog does'),

@@ -38,6 +38,8 @@ const ConfigSchema = z
     hotRowBytes: bytes.optional(),
     /** Threads of one operator. */
     threads: z.coerce.number().int().positive().optional(),
+    /** Whether other work runs on this device too: how the engine's threads wait follows from it. */
+    box: z.enum(['dedicated', 'shared']).default('shared'),
     /** Inferences that may wait for the engine. */
     queueLimit: z.coerce.number().int().min(1).max(1_000).default(8),
     memoryLimit: z.enum(['cgroup', 'watchdog']).optional(),

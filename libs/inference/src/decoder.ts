@@ -7,11 +7,13 @@ import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache, type ComputedBy } from './kv-cache.js';
-import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions } from './onnx.js';
+import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning } from './onnx.js';
+import { threadPolicy } from './thread-policy.js';
 import { Weights, type WeightOptions } from './weights.js';
 
 export interface DecoderOptions extends WeightOptions {
   readonly threads?: number;
+  readonly spinning?: Spinning;
   /** Shared with other slices; by default the decoder opens its own and closes them with itself. */
   readonly tables?: EmbeddingTables;
   /** Let the graph count the positions that its sharing layers compute. */
@@ -19,10 +21,6 @@ export interface DecoderOptions extends WeightOptions {
   /** Save the graph with packed weights into this folder. */
   readonly saveTo?: string;
 }
-
-/** Below this width one thread is faster than the hand-over between two. */
-const SINGLE_THREAD_HIDDEN = 1024;
-const MOST_THREADS = 4;
 
 /** One slice, loaded: token ids in, logits out. */
 export class Decoder {
@@ -62,9 +60,10 @@ export class Decoder {
     let session: Session;
     try {
       buildForward(g, shape, weights, options.trace);
-      const threads = options.threads ?? (config.hiddenSize < SINGLE_THREAD_HIDDEN ? 1 : Math.min(MOST_THREADS, availableParallelism()));
+      const policy = threadPolicy('dedicated', config.hiddenSize, availableParallelism());
       session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, {
-        threads,
+        threads: options.threads ?? policy.threads,
+        spinning: options.spinning ?? policy.spinning,
         ...(options.saveTo !== undefined && { saveTo: options.saveTo }),
       });
     } finally {

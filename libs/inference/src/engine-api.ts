@@ -1,4 +1,5 @@
 import type { Manifest, Slice } from '@matfleet/model';
+import type { Spinning } from './onnx.js';
 import type { Reuse } from './prefix-reuse.js';
 
 /** One turn of a conversation. A leading `system` turn is joined with the first user turn, as Gemma's template does. */
@@ -23,6 +24,8 @@ export interface OpenEngineOptions {
   readonly hotRowBytes?: number;
   /** Threads of one operator; by default 1 for small models, else the available cores up to 4. */
   readonly threads?: number;
+  /** How these threads wait for work: busily never, inside a pass (the default), or between two passes too. */
+  readonly spinning?: Spinning;
   readonly signal?: AbortSignal;
 }
 

@@ -67,6 +67,12 @@ describe('an engine', () => {
     }
   });
 
+  it.each(['never', 'pass', 'always'] as const)('answers the same with two threads that spin: %s', async (spinning) => {
+    const want = await withEngine({ threads: 1 }, (engine) => run(engine, longPrompt, { maxTokens: 12 }));
+    const got = await withEngine({ threads: 2, spinning }, (engine) => run(engine, longPrompt, { maxTokens: 12 }));
+    expect(got.tokenIds).toEqual(want.tokenIds);
+  });
+
   it('stops at a stop token without giving it out, and when the context is full', async () => {
     const greedy = await withEngine({}, (engine) => run(engine, [2, 9, 40], { maxTokens: 6 }));
     const stop = greedy.tokenIds.at(-1)!;

@@ -8,6 +8,7 @@ export { sweepPrepared } from './prepared.js';
 export { runtime } from './onnx.js';
 export { verifyChunks, type DamagedChunk } from './chunk-check.js';
 export { readManifest } from './package-dir.js';
+export { threadPolicy, type Box } from './thread-policy.js';
 export type {
   ChatMessage,
   Engine,

@@ -9,7 +9,7 @@ const MB = 1e6;
 const program = (dir: string): string => `
   const { openEngine, readManifest } = await import(${JSON.stringify(new URL('../dist/index.js', import.meta.url).href)});
   const { readFile } = await import('node:fs/promises');
-  const engine = await openEngine({ manifest: await readManifest(${JSON.stringify(dir)}), storeDir: ${JSON.stringify(dir)}, sliceId: 'full', pleCacheRows: 64 });
+  const engine = await openEngine({ manifest: await readManifest(${JSON.stringify(dir)}), storeDir: ${JSON.stringify(dir)}, sliceId: 'full', hotRowBytes: 65_536 });
   const held = async () => {
     gc();
     const status = await readFile('/proc/self/status', 'utf8').catch(() => '');
@@ -35,7 +35,7 @@ describe('an engine that answers many requests', () => {
     await withFolder(async (folder) => {
       const dir = join(folder, 'package');
       const full = { id: 'full', name: 'Full', ffn: Array<number>(20).fill(64), skip: [] };
-      await importCheckpoint({ source: tinyCheckpoint, out: dir, precision: 'fp32', slices: [full] }, { golden: false });
+      await importCheckpoint({ source: tinyCheckpoint, out: dir, precision: 'fp32', slices: [full], golden: false });
       const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', program(dir)], { timeout: 50_000 });
       const points = JSON.parse(stdout) as { heapBytes: number; privateBytes: number }[];
       const grown = (of: (point: (typeof points)[number]) => number): number => of(points.at(-1)!) - of(points[0]!);

@@ -13,10 +13,15 @@ export interface SessionOptions {
   readonly threads: number;
   /** Folder that gets `graph.onnx` and its weights, packed for this processor, beside it. */
   readonly saveTo?: string;
+  /** How an operator's threads wait for the next one; `pass` by default. */
+  readonly spinning?: Spinning;
 }
 
+/** Busily never, inside a pass only, or between two passes too. */
+export type Spinning = 'never' | 'pass' | 'always';
+
 /** Loads a graph from its bytes, or from a file whose external data lies beside it. */
-export async function createSession(graph: Uint8Array | string, { threads, saveTo }: SessionOptions): Promise<Session> {
+export async function createSession(graph: Uint8Array | string, { threads, saveTo, spinning = 'pass' }: SessionOptions): Promise<Session> {
   const options: InferenceSession.SessionOptions = {
     executionProviders: runtime.executionProviders,
     intraOpNumThreads: threads,
@@ -29,8 +34,9 @@ export async function createSession(graph: Uint8Array | string, { threads, saveT
     ...(saveTo !== undefined && { optimizedModelFilePath: join(saveTo, 'graph.onnx') }),
     extra: {
       session: {
-        // Threads wait idly between two passes: other slices' sessions and the box's own work get the cores.
-        force_spinning_stop: '1',
+        // Threads that wait idly between two passes leave the cores to other slices' sessions and the box's own work.
+        force_spinning_stop: spinning === 'always' ? '0' : '1',
+        intra_op: { allow_spinning: spinning === 'never' ? '0' : '1' },
         ...(saveTo !== undefined && {
           save_external_prepacked_constant_initializers: '1',
           optimized_model_external_initializers_file_name: 'weights.bin',

@@ -4,11 +4,13 @@ import { Decoder } from './decoder.js';
 import { EmbeddingTables } from './embedding-tables.js';
 import { cachedLayers } from './gemma3n.js';
 import { KvCache } from './kv-cache.js';
+import type { Spinning } from './onnx.js';
 import { readPrepared, type Prepared } from './prepared.js';
 
 export interface SliceSetOptions {
   readonly threads?: number;
   readonly hotRowBytes?: number;
+  readonly spinning?: Spinning;
   /** Slices loaded at the same time. */
   readonly mostOpen: number;
 }
@@ -50,6 +52,7 @@ export class SliceSet {
         tables,
         ...(prepared && { prepared }),
         ...(options.threads !== undefined && { threads: options.threads }),
+        ...(options.spinning !== undefined && { spinning: options.spinning }),
       });
     return new SliceSet(manifest, slices, tables, load, options.mostOpen);
   }

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { ChildEngine } from './child-engine.js';
 import { EngineError, type EngineHost, type EngineSpec, type RunningEngine } from './engine-host.js';
 import { limitMemory, loadingLimitBytes, servingLimitBytes, type MemoryLimit } from './memory-limit.js';
+import type { ThreadTerms } from './messages.js';
 
 export interface EngineHostOptions {
   /** The operator's grant; 0 when not set, then `availableMemoryBytes` at the start bounds the engine. */
@@ -10,6 +11,8 @@ export interface EngineHostOptions {
   readonly availableMemoryBytes: () => number;
   /** Threads of one operator; the library's own choice when absent. */
   readonly threads?: number;
+  /** `shared` when absent. */
+  readonly box?: ThreadTerms['box'];
   readonly startTimeoutMs?: number;
   /** An answer without a token for this long means that the process hangs. */
   readonly hangTimeoutMs?: number;
@@ -46,7 +49,10 @@ export function createEngineHost(options: EngineHostOptions): EngineHost {
           },
         });
         engine.useLimit(limit);
-        const { runtimeBytes } = await engine.load(options.threads);
+        const { runtimeBytes } = await engine.load({
+          box: options.box ?? 'shared',
+          ...(options.threads !== undefined && { threads: options.threads }),
+        });
         if (options.modelMemoryBytes > 0) await tighten(limit, servingLimitBytes(options.modelMemoryBytes, runtimeBytes));
       } else await engine.loaded;
       return engine;

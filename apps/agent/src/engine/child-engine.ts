@@ -9,7 +9,7 @@ import {
   type RunningEngine,
 } from './engine-host.js';
 import { residentBytes, type MemoryLimit } from './memory-limit.js';
-import type { EngineCounters, FromEngine, Loaded, ToEngine } from './messages.js';
+import type { EngineCounters, FromEngine, Loaded, ThreadTerms, ToEngine } from './messages.js';
 
 /** Tokens that the engine may run ahead of its reader. */
 const WINDOW_TOKENS = 32;
@@ -84,8 +84,8 @@ export class ChildEngine implements RunningEngine {
     if (this.#exitReason !== undefined) void limit.release();
   }
 
-  load(threads: number | undefined): Promise<Loaded> {
-    this.#send({ kind: 'load', spec: this.spec, ...(threads !== undefined && { threads }) });
+  load(terms: ThreadTerms): Promise<Loaded> {
+    this.#send({ kind: 'load', spec: this.spec, terms });
     return this.loaded;
   }
 

@@ -1,11 +1,12 @@
 // The engine process: the only place of the agent that imports the inference library, since running a model blocks its thread and may take the
 // process with it. Speaks `messages.ts` over the IPC channel of its parent and ends when that channel closes.
 import { readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { openEngine, runtime, type Engine } from '@matfleet/inference';
+import { openEngine, runtime, threadPolicy, type Engine } from '@matfleet/inference';
 import { footprint, Manifest, sliceById } from '@matfleet/model';
 import type { EngineFinished, EngineSpec } from './engine-host.js';
-import type { FromEngine, ToEngine } from './messages.js';
+import type { FromEngine, ThreadTerms, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
 /** What measured best (bench/results/drafts.md): hardly a cost where nothing repeats, much where an answer has the shape of an earlier one. */
@@ -28,7 +29,7 @@ process.on('SIGINT', () => {}); // Ctrl-C reaches the whole group; the agent dec
 process.on('message', (message: ToEngine) => {
   switch (message.kind) {
     case 'load':
-      void load(message.spec, message.threads);
+      void load(message.spec, message.terms);
       return;
     case 'generate': {
       const answer: Answer = { abort: new AbortController(), credit: message.window, wake: () => {} };
@@ -63,7 +64,7 @@ function send(message: FromEngine): void {
   if (process.connected) process.send?.(message);
 }
 
-async function load(spec: EngineSpec, threads: number | undefined): Promise<void> {
+async function load(spec: EngineSpec, { box, threads }: ThreadTerms): Promise<void> {
   try {
     const before = process.memoryUsage.rss();
     const manifest = Manifest.parse(JSON.parse(await readFile(spec.manifestPath, 'utf8')));
@@ -74,6 +75,7 @@ async function load(spec: EngineSpec, threads: number | undefined): Promise<void
       sliceId: spec.sliceId,
       contextTokens: spec.contextTokens,
       ...(spec.hotRowBytes !== undefined && { hotRowBytes: spec.hotRowBytes }),
+      ...threadPolicy(box, manifest.config.hiddenSize, availableParallelism()),
       ...(threads !== undefined && { threads }),
     });
     // One step, so that what the runtime allocates lazily is there when the memory is measured.

@@ -23,9 +23,16 @@ export interface Loaded {
 
 export type FailureCode = 'invalid' | 'prompt-too-long' | 'internal';
 
+/** What the operator said about the device's processor. */
+export interface ThreadTerms {
+  readonly box: 'dedicated' | 'shared';
+  /** Of one operator; else the library's choice. */
+  readonly threads?: number;
+}
+
 /** Agent to engine process. `id` names one request. */
 export type ToEngine =
-  | { readonly kind: 'load'; readonly spec: EngineSpec; readonly threads?: number }
+  | { readonly kind: 'load'; readonly spec: EngineSpec; readonly terms: ThreadTerms }
   /** The engine stays at most `window` unacknowledged tokens ahead. */
   | { readonly kind: 'generate'; readonly id: number; readonly request: EngineRequest; readonly window: number }
   | { readonly kind: 'acknowledge'; readonly id: number; readonly tokens: number }
