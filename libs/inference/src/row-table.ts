@@ -31,7 +31,7 @@ const readAsync = promisify(read);
 /** A row that took no longer lay in the page cache. */
 const AT_HAND_MS = 0.05;
 /** Rows that are read side by side after one that had to wait, before another is tried alone. */
-const ROWS_SIDE_BY_SIDE = 64;
+const ROWS_SIDE_BY_SIDE = 32;
 /** Of those, at the same time; the runtime's file threads bound it too. */
 const ROWS_IN_FLIGHT = 16;
 
