@@ -35,7 +35,7 @@ describe('an engine that answers many requests', () => {
     await withFolder(async (folder) => {
       const dir = join(folder, 'package');
       const full = { id: 'full', name: 'Full', ffn: Array<number>(20).fill(64), skip: [] };
-      await importCheckpoint({ source: tinyCheckpoint, out: dir, precision: 'fp32', slices: [full] }, { golden: false });
+      await importCheckpoint({ source: tinyCheckpoint, out: dir, precision: 'fp32', slices: [full], golden: false });
       const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', program(dir)], { timeout: 50_000 });
       const points = JSON.parse(stdout) as { heapBytes: number; privateBytes: number }[];
       const grown = (of: (point: (typeof points)[number]) => number): number => of(points.at(-1)!) - of(points[0]!);

@@ -57,7 +57,7 @@ describe.each([
     const folder = await makeFolder();
     remove = folder.remove;
     storeDir = join(folder.dir, 'package');
-    manifest = await importCheckpoint({ source, out: storeDir, precision, slices }, { golden: false });
+    manifest = await importCheckpoint({ source, out: storeDir, precision, slices, golden: false });
     manifest.config.eosTokenIds = [];
     const options = { manifest, storeDir, sliceId: 'full', otherSlices: slices.map(({ id }) => id), contextTokens: 256 };
     [engine, plain] = [await openEngine(options), await openEngine(options)];

@@ -206,7 +206,13 @@ export class VirtualDevice {
     await emit({ event: { $case: 'started', value: started } });
     await delay(this.take(ANSWER_MS), undefined, { signal: until });
     await emit({ event: { $case: 'delta', value: { text: 'simulated', tokenIds: [1] } } });
-    const finished = { reason: FinishReason.FINISH_REASON_STOP, outputTokens: 1, ttftMs: ANSWER_MS, tokensPerSecond: 1_000 / ANSWER_MS };
+    const finished = {
+      reason: FinishReason.FINISH_REASON_STOP,
+      outputTokens: 1,
+      ttftMs: ANSWER_MS,
+      tokensPerSecond: 1_000 / ANSWER_MS,
+      cachedPromptTokens: 0,
+    };
     await emit({ event: { $case: 'finished', value: finished } });
   }
 
