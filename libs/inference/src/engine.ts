@@ -20,7 +20,6 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
     throw new Error(`a context of ${contextTokens} tokens; model ${manifest.name} takes 1 to ${limit}`);
   signal?.throwIfAborted();
   const ids = [...new Set([slice.id, ...(options.otherSlices ?? [])])];
-<<<<<<< HEAD
   const wanted = ids.map((id) => sliceById(manifest, id));
   await assertChunks(storeDir, [...new Set(wanted.flatMap((one) => chunksOf(manifest, one)))]);
   const tokenizer = await readTokenizer(manifest, storeDir);
@@ -29,18 +28,6 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.hotRowBytes === undefined ? {} : { hotRowBytes: options.hotRowBytes }),
   });
-=======
-  const slices = await SliceSet.create(
-    manifest,
-    storeDir,
-    ids.map((id) => sliceById(manifest, id)),
-    {
-      mostOpen: Math.max(1, options.mostOpenSlices ?? ids.length),
-      ...(options.threads === undefined ? {} : { threads: options.threads }),
-      ...(options.hotRowBytes === undefined ? {} : { hotRowBytes: options.hotRowBytes }),
-    },
-  );
->>>>>>> 60eaf56 (feat(inference): embedding rows are read in one batch and kept undecoded within a bound of bytes; reads and their time are counted)
   try {
     await slices.use(slice.id);
     signal?.throwIfAborted();
