@@ -9,7 +9,7 @@ const MB = 1e6;
 const program = (dir: string): string => `
   const { openEngine, readManifest } = await import(${JSON.stringify(new URL('../dist/index.js', import.meta.url).href)});
   const { readFile } = await import('node:fs/promises');
-  const engine = await openEngine({ manifest: await readManifest(${JSON.stringify(dir)}), storeDir: ${JSON.stringify(dir)}, sliceId: 'full', pleCacheRows: 64 });
+  const engine = await openEngine({ manifest: await readManifest(${JSON.stringify(dir)}), storeDir: ${JSON.stringify(dir)}, sliceId: 'full', hotRowBytes: 65536 });
   const held = async () => {
     gc();
     const status = await readFile('/proc/self/status', 'utf8').catch(() => '');
