@@ -79,7 +79,7 @@ async function answerCommands(sliceId, limit) {
   try {
     const dir = join(work, 'package');
     const slices = [sliceById(table, sliceId)].map(({ id, name, ffn, skip }) => ({ id, name, ffn, skip }));
-    const manifest = await importCheckpoint({ source: NANO, out: dir, precision: 'int8', slices }, { golden: false });
+    const manifest = await importCheckpoint({ source: NANO, out: dir, precision: 'int8', slices, golden: false });
     const engine = await openEngine({ manifest, storeDir: dir, sliceId, contextTokens: 256 });
     const rows = [1, 2].flatMap((turn) =>
       DRAFTS.map((draftTokens) => ({ turn, draftTokens, tokens: 0, ms: 0, drafted: 0, accepted: 0, changed: 0, answers: 0 })),

@@ -38,10 +38,8 @@ export async function run(args) {
   const work = await mkdtemp(join(tmpdir(), 'matfleet-bench-'));
   try {
     const dir = join(work, 'package');
-    await importCheckpoint(
-      { source: NANO, out: dir, precision: 'int8', slices: slices.map(({ id, name, ffn, skip }) => ({ id, name, ffn, skip })) },
-      { golden: false },
-    );
+    const chosen = slices.map(({ id, name, ffn, skip }) => ({ id, name, ffn, skip }));
+    await importCheckpoint({ source: NANO, out: dir, precision: 'int8', slices: chosen, golden: false });
     const terms = { dir, sliceId: values.slice, texts: texts.slice(0, 600), requests, every, contextTokens: 256, draftTokens };
     const script = join(import.meta.dirname, 'support/requests-run.mjs');
     const { stdout } = await exec(process.execPath, ['--expose-gc', script, JSON.stringify(terms)], { maxBuffer: 2 ** 26, timeout: 1_800_000 });
