@@ -1,14 +1,15 @@
 // What n-gram drafts give: how often they are right on nano's commands, and what verifying them costs at full size. See bench/README.md.
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus, homedir, tmpdir } from 'node:os';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { importCheckpoint, openEngine, readManifest, runtime } from '@matfleet/inference';
 import { sliceById } from '@matfleet/model';
 import { Decoder } from '../libs/inference/dist/decoder.js';
-import { median, note, whole } from './engine.mjs';
-import { randomPackage } from './support/random-package.mjs';
+import { whole } from './support/options.mjs';
+import { CACHE, randomPackage } from './support/random-package.mjs';
+import { median } from './support/statistics.mjs';
 
 const exec = promisify(execFile);
 const NANO = resolve(import.meta.dirname, '../models/nano');
@@ -36,7 +37,7 @@ export async function run(args) {
       threads: { type: 'string', default: String(Math.min(4, availableParallelism())) },
       context: { type: 'string', default: '512' },
       repeats: { type: 'string', default: '15' },
-      cache: { type: 'string', default: join(homedir(), '.cache/matfleet/bench') },
+      cache: { type: 'string', default: CACHE },
       write: { type: 'boolean', default: false },
     },
   });
@@ -63,7 +64,7 @@ async function timePasses(values) {
     lengths: [1, 2, ...DRAFTS.slice(1).map((draft) => draft + 1)],
     repeats: whole('--repeats', values.repeats),
   };
-  note(`timing passes of ${dir}`);
+  console.error(`timing passes of ${dir}`);
   const script = join(import.meta.dirname, 'support/passes-run.mjs');
   const { stdout } = await exec(process.execPath, [script, JSON.stringify(terms)], { maxBuffer: 2 ** 26, timeout: 1_800_000 });
   return JSON.parse(stdout);

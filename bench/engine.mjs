@@ -1,13 +1,15 @@
 // Speed and memory of the engine at full size, on a package of random weights in the published shape. What is measured and how: bench/README.md.
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus, homedir } from 'node:os';
-import { basename, join } from 'node:path';
+import { availableParallelism, cpus } from 'node:os';
+import { basename } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { prepare, readManifest, runtime, sweepPrepared } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { probeMemoryBandwidth } from '../apps/agent/dist/hardware/bandwidth.js';
-import { randomPackage } from './support/random-package.mjs';
+import { whole } from './support/options.mjs';
+import { CACHE, randomPackage } from './support/random-package.mjs';
+import { median } from './support/statistics.mjs';
 
 const exec = promisify(execFile);
 
@@ -41,7 +43,7 @@ export async function run(args) {
       generate: { type: 'string', default: '64' },
       context: { type: 'string' },
       repeats: { type: 'string', default: '3' },
-      cache: { type: 'string', default: join(homedir(), '.cache/matfleet/bench') },
+      cache: { type: 'string', default: CACHE },
       switch: { type: 'string' },
       prepare: { type: 'boolean', default: false },
       vs: { type: 'string' },
@@ -69,7 +71,7 @@ export async function run(args) {
   const theirs = [];
   // In alternation, so that a neighbour's noise meets both.
   for (let repeat = 0; repeat < repeats; repeat++) {
-    note(`run ${repeat + 1} of ${repeats}`);
+    console.error(`run ${repeat + 1} of ${repeats}`);
     ours.push(await measure({ dir, sliceId: slice.id, threads, prompts, generate, contextTokens, repeats: 1, switching }));
     if (values.vs) theirs.push(await measurePeer(values.vs, { threads, prompts, generate }));
   }
@@ -211,16 +213,3 @@ function render(report) {
     ),
   ].join('\n');
 }
-
-export function whole(option, text) {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`${option} ${text}: a whole number from 1 on`);
-  return value;
-}
-
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? NaN;
-}
-
-export const note = (text) => console.error(text);

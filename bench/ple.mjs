@@ -1,10 +1,10 @@
 // Per-layer embeddings from disk: page cache warm and cold, a prompt in one batch and row by row. What is measured and how: bench/README.md.
 import { execFile } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus, homedir } from 'node:os';
-import { join } from 'node:path';
+import { availableParallelism, cpus } from 'node:os';
 import { parseArgs, promisify } from 'node:util';
-import { randomPackage } from './support/random-package.mjs';
+import { whole } from './support/options.mjs';
+import { CACHE, randomPackage } from './support/random-package.mjs';
 
 export const usage = `[options]
   --shape e2b|e4b        whose layers and tables (e2b)
@@ -27,16 +27,12 @@ export async function run(args) {
       prompt: { type: 'string', default: '512' },
       repeats: { type: 'string', default: '5' },
       threads: { type: 'string', default: String(Math.min(4, availableParallelism())) },
-      cache: { type: 'string', default: join(homedir(), '.cache/matfleet/bench') },
+      cache: { type: 'string', default: CACHE },
       write: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
-  const number = (name) => {
-    const value = Number(values[name]);
-    if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} ${values[name]}: a whole number from 1 on`);
-    return value;
-  };
+  const number = (name) => whole(`--${name}`, values[name]);
   const dir = await randomPackage({ shape: values.shape, precision: 'int4', block: number('block'), cache: values.cache });
   const terms = {
     dir,

@@ -4,6 +4,7 @@ import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs, promisify } from 'node:util';
 import { prepare, readManifest, runtime } from '@matfleet/inference';
 import { machine, megabytes, table, today, writeTable } from './support/markdown.mjs';
+import { whole } from './support/options.mjs';
 import { randomPackage } from './support/random-package.mjs';
 import { median } from './support/statistics.mjs';
 
@@ -32,10 +33,10 @@ export async function run(args) {
       write: { type: 'boolean', default: false },
     },
   });
-  const [block, prompt, threads, repeats] = [values.block, values.prompt, values.threads, values.repeats].map(Number);
+  const [block, prompt, threads, repeats] = ['block', 'prompt', 'threads', 'repeats'].map((name) => whole(`--${name}`, values[name]));
   const dir = await randomPackage({ shape: values.shape, precision: 'int4', block });
   await prepare({ manifest: await readManifest(dir), storeDir: dir, sliceId: values.shape });
-  const kinds = values.chunk.split(',').map((text) => ({ chunkTokens: Number(text), runs: [] }));
+  const kinds = values.chunk.split(',').map((text) => ({ chunkTokens: whole('--chunk', text), runs: [] }));
   const load = loadavg()[0];
   for (let repeat = 0; repeat < repeats; repeat++)
     for (const { chunkTokens, runs } of kinds) {

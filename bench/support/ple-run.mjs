@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { openEngine, readManifest } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { PleStore } from '../../libs/inference/dist/ple-store.js';
+import { median } from './statistics.mjs';
 
 const { dir, sliceId, threads, repeats, tokens, promptTokens } = JSON.parse(process.argv[2]);
 const manifest = { ...(await readManifest(dir)), golden: [] };
@@ -49,7 +50,6 @@ function drop() {
 }
 const warm = () => execFileSync('cat', files, { stdio: ['ignore', 'ignore', 'inherit'] });
 
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 const quantile = (values, q) => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))];
 async function timed(work) {
   const started = performance.now();
