@@ -152,10 +152,9 @@ export class Agent {
     if (!identity || signal.aborted) return;
     this.capabilities = await probeHardware(this.config.data, { modelMemoryBytes: this.config.modelMemory ?? 0 });
     const credentials = deviceCredentials(identity);
-    const client = new DeviceServiceClient(targetOf(joinUrl), credentials, channelOptions);
     this.artifacts = new ArtifactServiceClient(targetOf(joinUrl), credentials, channelOptions);
     this.session = new DeviceSession({
-      client,
+      dial: () => new DeviceServiceClient(targetOf(joinUrl), credentials, channelOptions),
       handlers: {
         hello: () => this.hello(),
         heartbeat: () => {
@@ -184,7 +183,6 @@ export class Agent {
     });
     this.reconciler.reportPosition();
     await this.session.run(signal);
-    client.close();
   }
 
   private async join(joinUrl: string): Promise<void> {

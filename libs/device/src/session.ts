@@ -1,7 +1,7 @@
 import { performance } from 'node:perf_hooks';
-import { Metadata, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
+import { Metadata, status, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
 import {
-  DeviceServiceClient,
+  type DeviceServiceClient,
   type Desired,
   type Heartbeat,
   type Hello,
@@ -15,7 +15,10 @@ import {
   type Welcome,
 } from '@matfleet/protocol';
 import { failuresAfter, HEALTHY_MS, retryPlan } from './backoff.js';
+import { sleep } from './sleep.js';
 import { ReportSpool } from './spool.js';
+
+const SYNC_TIMEOUT_MS = 15_000;
 
 /** What the device answers to the session's events. None may throw. */
 export interface SessionHandlers {
@@ -31,8 +34,12 @@ export interface SessionHandlers {
   online(online: boolean, why: string): void;
 }
 
+/** One channel to the control plane. */
+export type SessionClient = Pick<DeviceServiceClient, 'session' | 'sync' | 'close'>;
+
 export interface SessionOptions {
-  readonly client: Pick<DeviceServiceClient, 'session' | 'sync'>;
+  /** Opens a channel of its own, which the session closes. Called again when the last one went silent: its connection may be dead without saying so. */
+  readonly dial: () => SessionClient;
   readonly handlers: SessionHandlers;
   /** Uniform in [0, 1). */
   readonly random?: () => number;
@@ -49,6 +56,7 @@ type Link = { readonly send: (message: SessionRequest) => void };
 export class DeviceSession {
   private readonly spool = new ReportSpool();
   private readonly random: () => number;
+  private dialled: SessionClient | undefined;
   private link: Link | undefined;
   private sequence = 0n;
   /** Latency of heartbeats on their way, by sequence; at most a lease's worth. */
@@ -76,6 +84,14 @@ export class DeviceSession {
 
   /** Runs until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
+    try {
+      await this.loop(signal);
+    } finally {
+      this.hangUp();
+    }
+  }
+
+  private async loop(signal: AbortSignal): Promise<void> {
     const { syncAfter = 3 } = this.options;
     let failures = 0;
     let unwelcomed = 0;
@@ -102,10 +118,10 @@ export class DeviceSession {
   }
 
   private async stream(signal: AbortSignal): Promise<{ welcome: Welcome | undefined; healthyMs: number; drainMs: number | undefined }> {
-    const { client, handlers, welcomeTimeoutMs = 10_000 } = this.options;
+    const { handlers, welcomeTimeoutMs = 10_000 } = this.options;
     const hello = await handlers.hello();
     if (signal.aborted) return { welcome: undefined, healthyMs: 0, drainMs: undefined };
-    const call: ClientDuplexStream<SessionRequest, SessionResponse> = client.session();
+    const call: ClientDuplexStream<SessionRequest, SessionResponse> = this.client.session();
     return new Promise((resolve) => {
       let welcome: Welcome | undefined;
       let welcomedAt = 0;
@@ -122,7 +138,10 @@ export class DeviceSession {
       };
       const alive = (limitMs: number): void => {
         clearTimeout(watch);
-        watch = setTimeout(() => give(`nothing came from the control plane for ${limitMs} ms`), limitMs);
+        watch = setTimeout(() => {
+          give(`nothing came from the control plane for ${limitMs} ms`);
+          this.hangUp();
+        }, limitMs);
       };
       const stop = (): void => give('the agent stops');
       const end = (): void => {
@@ -203,13 +222,23 @@ export class DeviceSession {
   private sync(epoch: bigint, messages: SessionRequest[], signal: AbortSignal): Promise<SyncResponse> {
     return new Promise((resolve, reject) => {
       const stop = (): void => call.cancel();
-      const call = this.options.client.sync({ epoch, messages }, new Metadata(), { deadline: Date.now() + 15_000 }, (error, response) => {
+      const call = this.client.sync({ epoch, messages }, new Metadata(), { deadline: Date.now() + SYNC_TIMEOUT_MS }, (error, response) => {
         signal.removeEventListener('abort', stop);
-        if (error) reject(error);
-        else resolve(response);
+        if (!error) return resolve(response);
+        if (error.code === status.DEADLINE_EXCEEDED) this.hangUp();
+        reject(error);
       });
       signal.addEventListener('abort', stop, { once: true });
     });
+  }
+
+  private get client(): SessionClient {
+    return (this.dialled ??= this.options.dial());
+  }
+
+  private hangUp(): void {
+    this.dialled?.close();
+    this.dialled = undefined;
   }
 
   private connect(link: Link): void {
@@ -253,18 +282,4 @@ export class DeviceSession {
         return;
     }
   }
-}
-
-/** Ends early, without an error, when `signal` aborts. */
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (ms <= 0 || signal.aborted) return resolve();
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done, { once: true });
-  });
 }

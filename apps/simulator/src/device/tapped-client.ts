@@ -1,5 +1,5 @@
 import type { ClientDuplexStream } from '@grpc/grpc-js';
-import type { SessionOptions } from '@matfleet/device';
+import type { SessionClient } from '@matfleet/device';
 import type { DeviceServiceClient, SessionRequest, SessionResponse } from '@matfleet/protocol';
 import { MessageLane, type MessageFaults } from '../network/message-faults.js';
 
@@ -14,8 +14,9 @@ export interface SessionTap {
 type Call = ClientDuplexStream<SessionRequest, SessionResponse>;
 
 /** The real client, with an observer and scripted faults between it and the session. Sync carries no message faults: it is one round trip. */
-export function tappedClient(client: DeviceServiceClient, tap: SessionTap, faults: () => MessageFaults): SessionOptions['client'] {
+export function tappedClient(client: DeviceServiceClient, tap: SessionTap, faults: () => MessageFaults): SessionClient {
   return {
+    close: () => client.close(),
     session: (() => tapStream(client.session(), tap, faults)) as DeviceServiceClient['session'],
     sync: ((request, metadata, options, done) => {
       let epoch = Number(request.epoch);

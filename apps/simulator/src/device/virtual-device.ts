@@ -64,7 +64,6 @@ export class VirtualDevice {
   private readonly fetched = new Set<string>();
   private stopping = new AbortController();
   private loops: Promise<unknown>[] = [];
-  private client: DeviceServiceClient | undefined;
   private session: DeviceSession | undefined;
   private online = false;
   private settled = false;
@@ -82,7 +81,6 @@ export class VirtualDevice {
     const { signal } = (this.stopping = new AbortController());
     const nowMs = (): number => Date.now() + weather().skewMs;
     this.journal.reopen(nowMs());
-    const client = (this.client = new DeviceServiceClient(target, deviceCredentials(identity), channelOptions));
     const reconciler = new Reconciler({
       journal: this.journal,
       view: (slot) => ({ manifest: true, missingChunks: this.fetched.has(keyOf(slot)) ? [] : [keyOf(slot)] }),
@@ -123,7 +121,11 @@ export class VirtualDevice {
       (event) => this.session?.inferenceEvent(event) ?? false,
     );
     const session = (this.session = new DeviceSession({
-      client: tappedClient(client, this.tap(), () => ({ ...weather().messages, random })),
+      dial: () =>
+        tappedClient(new DeviceServiceClient(target, deviceCredentials(identity), channelOptions), this.tap(), () => ({
+          ...weather().messages,
+          random,
+        })),
       random,
       handlers: {
         hello: () => ({
@@ -175,7 +177,6 @@ export class VirtualDevice {
   private async halt(): Promise<void> {
     this.stopping.abort();
     await Promise.allSettled(this.loops);
-    this.client?.close();
   }
 
   /** What runs in the end. */
