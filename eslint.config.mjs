@@ -40,6 +40,11 @@ export default tseslint.config(
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
+              sourceTag: 'scope:filter',
+              onlyDependOnLibsWithTags: ['scope:filter'],
+              bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
+            },
+            {
               sourceTag: 'scope:history',
               onlyDependOnLibsWithTags: ['scope:history'],
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
@@ -66,7 +71,7 @@ export default tseslint.config(
             },
             {
               sourceTag: 'scope:control-plane',
-              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:model', 'scope:protocol'],
+              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:filter', 'scope:model', 'scope:protocol'],
               bannedExternalImports: banned('onnxruntime-*'),
             },
             {

@@ -25,6 +25,7 @@ FROM ${NODE_IMAGE}
 LABEL org.opencontainers.image.title="matfleet control plane" org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /opt/matfleet
 COPY --from=dependencies /src ./
+COPY --from=build /src/libs/filter/dist libs/filter/dist
 COPY --from=build /src/libs/model/dist libs/model/dist
 COPY --from=build /src/libs/protocol/dist libs/protocol/dist
 COPY --from=build /src/apps/control-plane/dist apps/control-plane/dist

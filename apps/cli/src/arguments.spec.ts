@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { formatWidths, parseIds, parseNumber, parseWhole, parseWidths } from './arguments.js';
+import { formatWidths, labelPatch, parseIds, parseNumber, parseWhole, parseWidths } from './arguments.js';
 
 describe('option values', () => {
   it('reads ids with or without blanks', () => {
@@ -27,6 +27,14 @@ describe('option values', () => {
     ['64x4000000', 'asks for 4000000 layers'],
   ])('refuses the widths %j', (text, message) => {
     expect(() => parseWidths('--ffn', text)).toThrow(message);
+  });
+
+  it('reads changes of labels', () => {
+    expect(labelPatch(['site=berlin', 'note=a=b', 'empty=', 'ring-'])).toEqual({ site: 'berlin', note: 'a=b', empty: '', ring: null });
+  });
+
+  it.each(['site', '=berlin', '-', ''])('refuses the label change %j', (text) => {
+    expect(() => labelPatch([text])).toThrow(/neither key=value, to set a label, nor key-/);
   });
 
   it('refuses numbers out of range, naming the range', () => {

@@ -41,6 +41,18 @@ export function parseNumber(option: string, text: string, least: number, most: n
   return value;
 }
 
+/** ["site=berlin", "ring-"] -> { site: 'berlin', ring: null }: a JSON merge patch. */
+export function labelPatch(changes: readonly string[]): Record<string, string | null> {
+  return Object.fromEntries(
+    changes.map((change) => {
+      const equals = change.indexOf('=');
+      if (equals > 0) return [change.slice(0, equals), change.slice(equals + 1)];
+      if (equals < 0 && change.length > 1 && change.endsWith('-')) return [change.slice(0, -1), null];
+      throw new UsageFailure(`${JSON.stringify(change)} is neither key=value, to set a label, nor key-, to take it away`);
+    }),
+  );
+}
+
 /** Runs of equal widths, as --ffn takes them: [64, 64, 128] -> "64x2,128". */
 export function formatWidths(widths: readonly number[]): string {
   const runs: [width: number, count: number][] = [];

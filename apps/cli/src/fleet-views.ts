@@ -6,6 +6,7 @@ import { table } from './output.js';
 export const Device = z.looseObject({
   id: z.string(),
   name: z.string(),
+  labels: z.record(z.string(), z.string()),
   presence: z.string(),
   desired: z.looseObject({ generation: z.number(), modelName: z.string(), sliceId: z.string(), reason: z.string() }).nullable(),
   observed: z.looseObject({ generation: z.number(), sliceId: z.string() }).nullable(),
@@ -79,7 +80,16 @@ export const renderDevices = (devices: readonly Device[]): string =>
         { title: 'phase', value: (device) => device.phase ?? '-' },
         { title: 'ttft p50', value: (device) => (device.latency ? `${device.latency.ttftMs.p50.toFixed(0)} ms` : '-'), align: 'right' },
         { title: 'tokens/s', value: (device) => device.latency?.tokensPerSecond.toFixed(1) ?? '-', align: 'right' },
+        { title: 'labels', value: (device) => labelsOf(device) || '-' },
       ]);
+
+export const renderLabels = (device: Device): string => `${device.name}: ${labelsOf(device) || 'no labels'}`;
+
+const labelsOf = ({ labels }: Device): string =>
+  Object.entries(labels)
+    .sort(([a], [b]) => a.localeCompare(b))
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',');
 
 /** The slice that runs, and the one it is on its way to. */
 function sliceOf({ desired, observed }: Device): string {

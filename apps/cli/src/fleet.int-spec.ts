@@ -12,7 +12,7 @@ const sha256 = (bytes: Uint8Array | string) => createHash('sha256').update(bytes
 
 /** A control plane that speaks HTTP and remembers what it was sent. */
 const published = { chunks: new Map<string, Buffer>(), manifest: undefined as Buffer | undefined, published: false };
-let answers: Record<string, () => { status?: number; body: unknown }> = {};
+let answers: Record<string, (body: Buffer) => { status?: number; body: unknown }> = {};
 let requests: string[] = [];
 /** Requests to answer with 503 before the next one succeeds. */
 let outages = 0;
@@ -32,7 +32,7 @@ const matfleet = (...args: string[]) =>
 
 function api(method: string, path: string, body: Buffer): { status?: number; body: unknown } {
   const answer = answers[`${method} ${path}`];
-  if (answer) return answer();
+  if (answer) return answer(body);
   if (method === 'POST' && path === '/api/v1/models') {
     published.manifest = body;
     return {
@@ -125,6 +125,7 @@ describe('matfleet model publish', () => {
 const device = {
   id: 'd-1',
   name: 'kiosk',
+  labels: { site: 'berlin', ring: 'canary' },
   presence: 'online',
   desired: { generation: 3, modelVersionId: 'v', modelName: 'nano', sliceId: 's-64', reason: 'fits' },
   observed: { generation: 2, modelVersionId: 'v', sliceId: 's-32' },
@@ -135,8 +136,28 @@ const device = {
 describe('fleet commands', () => {
   it('lists devices with the slice they run and the one they move to; --json passes on everything', async () => {
     answers['GET /api/v1/devices'] = () => ({ body: [device] });
-    expect((await matfleet('devices')).stdout.split('\n')[1]).toMatch(/^kiosk +d-1 +online +nano +s-32 -> s-64 +fetching +12 ms +480\.3$/);
+    expect((await matfleet('devices')).stdout.split('\n')[1]).toMatch(
+      /^kiosk +d-1 +online +nano +s-32 -> s-64 +fetching +12 ms +480\.3 +ring=canary,site=berlin$/,
+    );
     expect(JSON.parse((await matfleet('devices', '--json')).stdout)).toEqual([device]);
+  });
+
+  it('passes a filter on, and says so when it matches nothing', async () => {
+    answers[`GET /api/v1/devices?filter=${new URLSearchParams({ f: 'labels.site == "rome"' }).toString().slice(2)}`] = () => ({ body: [] });
+    expect((await matfleet('devices', '--filter', 'labels.site == "rome"')).stdout).toBe('no device matches the filter\n');
+  });
+
+  it('changes labels and shows what they are then', async () => {
+    answers['GET /api/v1/devices'] = () => ({ body: [device] });
+    let patch = '';
+    answers['PATCH /api/v1/devices/d-1/labels'] = (body) => {
+      patch = body.toString();
+      return { body: { ...device, labels: { site: 'rome' } } };
+    };
+    expect((await matfleet('label', 'kiosk', 'site=rome', 'ring-')).stdout).toBe('kiosk: site=rome\n');
+    expect(JSON.parse(patch)).toEqual({ site: 'rome', ring: null });
+    const wrong = await matfleet('label', 'kiosk', 'site', '--json');
+    expect([wrong.code, JSON.parse(wrong.stdout).error.code]).toEqual([2, 'usage']);
   });
 
   it('finds a device by its name and shows every candidate of its assignments', async () => {

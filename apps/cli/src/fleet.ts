@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Option } from 'commander';
 import { z } from 'zod';
 import { connect, withApiOptions, type Api, type ApiOptions } from './api.js';
-import { parseNumber, parseWhole } from './arguments.js';
+import { labelPatch, parseNumber, parseWhole } from './arguments.js';
 import type { Register } from './command.js';
 import { Failure } from './failure.js';
 import {
@@ -13,16 +14,30 @@ import {
   renderAssignments,
   renderDevices,
   renderInference,
+  renderLabels,
   renderUpdate,
   Update,
 } from './fleet-views.js';
 
 /** Thin calls of the REST API: one request, one table. */
 export const registerFleetCommands: Register = (program, { output, signal }) => {
-  withApiOptions(program.command('devices').description('list the devices, each with its slice')).action(async (options: ApiOptions) => {
-    const api = await connect(options, signal);
-    output.result(await api.get('/api/v1/devices', z.array(Device)), renderDevices);
-  });
+  withApiOptions(program.command('devices').description('list the devices, each with its slice'))
+    .option('--filter <cel>', FILTER_HELP)
+    .action(async (options: ApiOptions & { filter?: string }) => {
+      const api = await connect(options, signal);
+      const query = options.filter === undefined ? '' : `?${new URLSearchParams({ filter: options.filter })}`;
+      const devices = await api.get(`/api/v1/devices${query}`, z.array(Device));
+      output.result(devices, (found) => (found.length === 0 && query ? 'no device matches the filter' : renderDevices(found)));
+    });
+
+  withApiOptions(program.command('label').description('change the labels of a device').argument('<device>', 'name or id'))
+    .argument('<change...>', 'key=value sets a label, key- takes it away')
+    .action(async (device: string, changes: string[], options: ApiOptions) => {
+      const patch = labelPatch(changes);
+      const api = await connect(options, signal);
+      const { id } = await findDevice(api, device);
+      output.result(await api.patch(`/api/v1/devices/${encodeURIComponent(id)}/labels`, patch, Device), renderLabels);
+    });
 
   withApiOptions(
     program.command('assignments').description('show why a device has its slice, newest first').argument('<device>', 'name or id'),
@@ -34,11 +49,16 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
 
   withApiOptions(program.command('update').description('bring devices to a model version').argument('<model-version-id>'))
     .option('--device <name...>', 'names or ids; default: all devices')
+    .addOption(new Option('--filter <cel>', FILTER_HELP).conflicts('device'))
     .option('--no-wait', 'do not wait until every device has answered')
-    .action(async (modelVersionId: string, options: ApiOptions & { device?: string[]; wait: boolean }) => {
+    .action(async (modelVersionId: string, options: ApiOptions & { device?: string[]; filter?: string; wait: boolean }) => {
       const api = await connect(options, signal);
       const deviceIds = options.device && (await Promise.all(options.device.map(async (name) => (await findDevice(api, name)).id)));
-      let update = await api.post('/api/v1/updates', { modelVersionId, ...(deviceIds && { deviceIds }) }, Update);
+      let update = await api.post(
+        '/api/v1/updates',
+        { modelVersionId, ...(deviceIds && { deviceIds }), ...(options.filter !== undefined && { filter: options.filter }) },
+        Update,
+      );
       while (options.wait && update.state === 'running') {
         await sleep(POLL_MS, undefined, { signal });
         update = await api.get(`/api/v1/updates/${encodeURIComponent(update.id)}`, Update);
@@ -100,6 +120,7 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
 };
 
 const POLL_MS = 250;
+const FILTER_HELP = `which devices, for example 'labels.site == "berlin" && presence == "online"'`;
 
 async function findDevice(api: Api, nameOrId: string): Promise<Device> {
   const devices = await api.get('/api/v1/devices', z.array(Device));

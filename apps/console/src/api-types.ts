@@ -29,6 +29,7 @@ export interface Capabilities {
 export interface Device {
   readonly id: string;
   readonly name: string;
+  readonly labels: readonly { readonly key: string; readonly value: string }[];
   readonly presence: Presence;
   readonly lastSeenAt: string | null;
   readonly capabilities: Capabilities | null;

@@ -8,6 +8,7 @@ function device(id: string, change: Partial<Device> = {}): Device {
   return {
     id,
     name: id,
+    labels: [],
     presence: 'online',
     lastSeenAt: null,
     capabilities: null,

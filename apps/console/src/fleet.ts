@@ -48,11 +48,11 @@ export function countPresence(fleet: Fleet): Readonly<Record<Device['presence'],
   return count;
 }
 
-/** A device matches when every word of the text occurs in its name, presence, slice, model or phase. */
+/** A device matches when every word of the text occurs in its name, labels, presence, slice, model or phase. */
 export function matches(device: Device, text: string): boolean {
-  const haystack = [device.name, device.presence, device.desired?.sliceId, device.desired?.modelName, device.desired?.modelVersionId, device.phase]
-    .join(' ')
-    .toLowerCase();
+  const { name, presence, desired, phase } = device;
+  const labels = device.labels.map(({ key, value }) => `${key}=${value}`);
+  const haystack = [name, ...labels, presence, desired?.sliceId, desired?.modelName, desired?.modelVersionId, phase].join(' ').toLowerCase();
   return text
     .toLowerCase()
     .split(/\s+/)

@@ -19,6 +19,7 @@ function device(name: string, sliceId: string | null, presence: Device['presence
   return {
     id: name,
     name,
+    labels: [],
     presence,
     lastSeenAt: null,
     capabilities: null,

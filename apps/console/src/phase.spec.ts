@@ -6,6 +6,7 @@ function device(change: Partial<Device>): Device {
   return {
     id: 'd',
     name: 'kiosk',
+    labels: [],
     presence: 'online',
     lastSeenAt: null,
     capabilities: null,

@@ -13,6 +13,7 @@ import { ApiKeyService } from './access/api-key.service.js';
 import { createApplication } from './application.js';
 import { parseConfig } from './config.js';
 import { migrate } from './database/migrate.js';
+import { FleetService } from './fleet/fleet.service.js';
 import { createLogger, PinoNestLogger } from './telemetry.js';
 
 describe('the HTTP application', () => {
@@ -124,6 +125,41 @@ describe('the HTTP application', () => {
       const refused = await sendJson('/api/v1/session', { apiKey }, {}, '');
       expect(refused.status).toBe(429);
       expect(await refused.json()).toMatchObject({ code: 'resource-exhausted' });
+    });
+  });
+
+  describe('labels and filters', () => {
+    const patchLabels = (id: string, patch: object) =>
+      call('PATCH', `/api/v1/devices/${id}/labels`, { body: JSON.stringify(patch), headers: { 'content-type': 'application/json' } });
+    const graphql = async (query: string) =>
+      (await (await sendJson('/graphql', { query })).json()) as { data: Record<string, unknown>; errors?: unknown };
+
+    it('change by a merge patch, and REST and GraphQL find the device by them', async () => {
+      const fleet = app.get(FleetService, { strict: false });
+      const { id } = await fleet.register('key-of-a-kiosk', 'kiosk', () => Promise.resolve());
+      await fleet.register('key-of-another', 'other', () => Promise.resolve());
+      expect((await patchLabels(id, { site: 'berlin', ring: 'canary' })).status).toBe(200);
+      expect(await (await patchLabels(id, { site: 'rome', ring: null })).json()).toMatchObject({ name: 'kiosk', labels: { site: 'rome' } });
+
+      const filter = new URLSearchParams({ filter: 'labels.site == "rome" && presence == "offline"' });
+      expect(await (await call('GET', `/api/v1/devices?${filter}`)).json()).toMatchObject([{ id }]);
+      expect((await graphql('{ devices(filter: "labels.site == \\"rome\\"") { id labels { key value } } }')).data).toEqual({
+        devices: [{ id, labels: [{ key: 'site', value: 'rome' }] }],
+      });
+      const set = `mutation { setDeviceLabels(id: "${id}", labels: [{ key: "site", value: null }, { key: "floor", value: "2" }]) { labels { key value } } }`;
+      expect((await graphql(set)).data).toEqual({ setDeviceLabels: { labels: [{ key: 'floor', value: '2' }] } });
+    });
+
+    it('are refused with the place of what is wrong', async () => {
+      const wrong = await call('GET', `/api/v1/devices?${new URLSearchParams({ filter: 'cores >= 4 && sight == "x"' })}`);
+      expect([wrong.status, await wrong.json()]).toEqual([400, { code: 'invalid-argument', message: 'filter, column 15: Unknown variable: sight' }]);
+      expect((await graphql('{ devices(filter: "cores") { id } }')).errors).toMatchObject([{ message: expect.stringContaining('filter, column 1') }]);
+      const key = await patchLabels('no-device', { 'Bad Key': 'x' });
+      expect([key.status, ((await key.json()) as { message: string }).message]).toEqual([400, expect.stringContaining('a key has 1 to 63 of')]);
+      expect((await patchLabels('no-device', { site: 'x' })).status).toBe(404);
+      const [device] = (await (await call('GET', '/api/v1/devices')).json()) as [{ id: string }];
+      const many = await patchLabels(device.id, Object.fromEntries(Array.from({ length: 33 }, (_, i) => [`k${i}`, 'v'])));
+      expect([many.status, await many.json()]).toMatchObject([400, { message: 'the device would have more than 32 labels' }]);
     });
   });
 

@@ -18,7 +18,11 @@ export class ZodPipe<T> implements PipeTransform<unknown, T> {
 export const describeIssues = (error: z.ZodError): string =>
   error.issues
     .slice(0, 10)
-    .map((issue) => (issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message))
+    .map((issue) => {
+      // A wrong key of a record carries what is wrong with it inside.
+      const message = issue.code === 'invalid_key' ? issue.issues.map((inner) => inner.message).join(', ') : issue.message;
+      return issue.path.length > 0 ? `${issue.path.join('.')}: ${message}` : message;
+    })
     .join('; ');
 
 /** The OpenAPI body of the same schema that the pipe checks. */

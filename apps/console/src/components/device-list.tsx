@@ -49,7 +49,7 @@ export function DeviceList({ entries, models, onExplain }: Props) {
             size="xs"
             w={230}
             aria-label="Filter devices"
-            placeholder="Filter: name, slice, offline…"
+            placeholder="Filter: name, site=berlin, offline…"
             value={filter}
             onChange={(event) => setFilter(event.currentTarget.value)}
           />

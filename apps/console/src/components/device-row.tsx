@@ -36,6 +36,7 @@ export const DeviceRow = memo(function DeviceRow({ entry: { device, history }, m
           )}
         </div>
         <Hardware device={device} />
+        {device.labels.length > 0 && <div className={styles.faint}>{device.labels.map(({ key, value }) => `${key}=${value}`).join(' · ')}</div>}
       </div>
       <div className={styles.runs}>
         <div className={styles.slice}>

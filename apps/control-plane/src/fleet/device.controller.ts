@@ -1,6 +1,8 @@
-import { Controller, Delete, Get, HttpCode, Param } from '@nestjs/common';
-import { ApiNoContentResponse, ApiOkResponse, ApiTags } from '@nestjs/swagger';
+import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Query } from '@nestjs/common';
+import { ApiBody, ApiNoContentResponse, ApiOkResponse, ApiQuery, ApiTags } from '@nestjs/swagger';
+import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import type { DeviceView } from './device.js';
+import { LabelPatch } from './device-labels.js';
 import { FleetService } from './fleet.service.js';
 
 @ApiTags('devices')
@@ -9,15 +11,24 @@ export class DeviceController {
   constructor(private readonly fleet: FleetService) {}
 
   @Get()
-  @ApiOkResponse({ description: 'Every device, by name.' })
-  list(): Promise<DeviceView[]> {
-    return this.fleet.list();
+  @ApiQuery({ name: 'filter', required: false, description: 'Which devices, in CEL.', example: 'labels.site == "berlin" && presence == "online"' })
+  @ApiOkResponse({ description: 'The devices, by name.' })
+  list(@Query('filter') filter?: string): Promise<DeviceView[]> {
+    return this.fleet.list(filter);
   }
 
   @Get(':id')
   @ApiOkResponse({ description: 'The device.' })
   get(@Param('id') id: string): Promise<DeviceView> {
     return this.fleet.get(id);
+  }
+
+  /** Changes the labels: a JSON merge patch, where null takes a label away. */
+  @Patch(':id/labels')
+  @ApiBody(bodySchema(LabelPatch))
+  @ApiOkResponse({ description: 'The device with its labels.' })
+  patchLabels(@Param('id') id: string, @Body(new ZodPipe(LabelPatch)) patch: LabelPatch): Promise<DeviceView> {
+    return this.fleet.patchLabels(id, patch);
   }
 
   /** Takes the device out of the fleet: its certificate is refused from now on. */

@@ -3,6 +3,7 @@ import { Injectable } from '@nestjs/common';
 import { Histogram } from '@matfleet/model';
 import { PrismaService } from '../database/prisma.service.js';
 import type { Device, Prisma } from '../generated/prisma/client.js';
+import type { LabelPatch, Labels } from './device-labels.js';
 import type { Capabilities, DeviceRecord, Observed, Phase, PhaseReport } from './device.js';
 import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 
@@ -11,8 +12,9 @@ import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 export class DeviceRepository {
   constructor(private readonly prisma: PrismaService) {}
 
-  async list(): Promise<DeviceRecord[]> {
-    return (await this.prisma.device.findMany({ orderBy: { name: 'asc' } })).map(record);
+  /** By name: all, or these. */
+  async list(ids?: readonly string[]): Promise<DeviceRecord[]> {
+    return (await this.prisma.device.findMany({ where: ids && { id: { in: [...ids] } }, orderBy: { name: 'asc' } })).map(record);
   }
 
   async find(id: string): Promise<DeviceRecord | null> {
@@ -83,6 +85,18 @@ export class DeviceRepository {
       }),
     ]);
     return current.count === 1 || (observed.count === 1 && report.observed !== null);
+  }
+
+  /** The labels after it; reads under a lock, so that two patches at once both count. Null for an unknown device. */
+  async patchLabels(id: string, patch: LabelPatch, max: number): Promise<Labels | 'too-many' | null> {
+    return this.prisma.$transaction(async (transaction) => {
+      const [row] = await transaction.$queryRaw<{ labels: Labels }[]>`SELECT labels FROM devices WHERE id = ${id} FOR UPDATE`;
+      if (!row) return null;
+      const labels = Object.fromEntries(Object.entries({ ...row.labels, ...patch }).filter(([, value]) => value !== null)) as Record<string, string>;
+      if (Object.keys(labels).length > max) return 'too-many';
+      await transaction.device.update({ where: { id }, data: { labels } });
+      return labels;
+    });
   }
 
   async setProblem(id: string, message: string): Promise<void> {
@@ -178,6 +192,8 @@ export class DeviceRepository {
 const record = (row: Device): DeviceRecord => ({
   id: row.id,
   name: row.name,
+  labels: row.labels as unknown as Labels,
+  agentVersion: row.agentVersion,
   epoch: row.epoch,
   lastSeenAt: row.lastSeenAt,
   capabilities: row.capabilities as unknown as Capabilities | null,

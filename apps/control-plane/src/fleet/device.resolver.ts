@@ -1,9 +1,14 @@
-import { Args, ID, Query, Resolver, Subscription } from '@nestjs/graphql';
+import { Args, ID, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
 import { changes } from '../events/changes.js';
 import { FleetEvents } from '../events/fleet-events.js';
+import { ZodPipe } from '../zod.pipe.js';
 import type { DeviceView } from './device.js';
-import { DeviceType } from './device.types.js';
+import { filterable, parseFilter } from './device-filter.js';
+import { LabelPatch } from './device-labels.js';
+import { DeviceType, LabelInput, LabelType } from './device.types.js';
 import { FleetService } from './fleet.service.js';
+
+const FILTER = { type: () => String, nullable: true, description: 'Which devices, in CEL; default: all.' } as const;
 
 @Resolver(() => DeviceType)
 export class DeviceResolver {
@@ -13,8 +18,8 @@ export class DeviceResolver {
   ) {}
 
   @Query(() => [DeviceType])
-  devices(): Promise<DeviceView[]> {
-    return this.fleet.list();
+  devices(@Args('filter', FILTER) filter?: string): Promise<DeviceView[]> {
+    return this.fleet.list(filter ?? undefined);
   }
 
   @Query(() => DeviceType)
@@ -22,12 +27,30 @@ export class DeviceResolver {
     return this.fleet.get(id);
   }
 
+  @ResolveField(() => [LabelType])
+  labels(@Parent() device: DeviceView): LabelType[] {
+    return Object.entries(device.labels).map(([key, value]) => ({ key, value }));
+  }
+
+  @Mutation(() => DeviceType, { description: 'Changes these labels and leaves the others.' })
+  setDeviceLabels(
+    @Args('id', { type: () => ID }) id: string,
+    @Args('labels', { type: () => [LabelInput] }) labels: LabelInput[],
+  ): Promise<DeviceView> {
+    const patch = new ZodPipe(LabelPatch).transform(Object.fromEntries(labels.map(({ key, value }) => [key, value ?? null])));
+    return this.fleet.patchLabels(id, patch);
+  }
+
   @Subscription(() => DeviceType, { resolve: (device: DeviceView) => device })
-  deviceChanged(): AsyncIterableIterator<DeviceView> {
+  deviceChanged(@Args('filter', FILTER) filter?: string): AsyncIterableIterator<DeviceView> {
+    const wanted = filter == null ? undefined : parseFilter(filter);
     return changes(
       this.events.on('device-changed'),
       (event) => event.deviceId,
-      (id) => this.fleet.get(id).catch(() => undefined),
+      async (id) => {
+        const device = await this.fleet.get(id).catch(() => undefined);
+        return device && (!wanted || wanted.matches(filterable(device))) ? device : undefined;
+      },
     );
   }
 }

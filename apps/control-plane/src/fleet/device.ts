@@ -1,4 +1,5 @@
 import type { Presence } from '../domain/presence.js';
+import type { Labels } from './device-labels.js';
 
 /** Sizes in bytes; 0 where the device did not say. */
 export interface Capabilities {
@@ -28,6 +29,8 @@ export type Phase = 'fetching' | 'verifying' | 'activating' | 'active' | 'failed
 export interface DeviceRecord {
   readonly id: string;
   readonly name: string;
+  readonly labels: Labels;
+  readonly agentVersion: string | null;
   readonly epoch: bigint;
   readonly lastSeenAt: Date | null;
   readonly capabilities: Capabilities | null;
@@ -63,7 +66,9 @@ export interface LatencySummary {
 export interface DeviceView {
   readonly id: string;
   readonly name: string;
+  readonly labels: Labels;
   readonly presence: Presence;
+  readonly agentVersion: string | null;
   readonly lastSeenAt: Date | null;
   readonly capabilities: Capabilities | null;
   readonly desired: {

@@ -1,4 +1,4 @@
-import { Field, Float, ID, Int, ObjectType } from '@nestjs/graphql';
+import { Field, Float, ID, InputType, Int, ObjectType } from '@nestjs/graphql';
 
 /** GraphQL shapes of a device; the same nouns as REST. Byte counts are floats, because GraphQL's Int ends at 2^31. */
 @ObjectType('Capabilities')
@@ -48,10 +48,24 @@ export class LatencyType {
   @Field(() => Float) samples!: number;
 }
 
+@ObjectType('Label')
+export class LabelType {
+  @Field(() => String) key!: string;
+  @Field(() => String) value!: string;
+}
+
+@InputType()
+export class LabelInput {
+  @Field(() => String) key!: string;
+  @Field(() => String, { nullable: true, description: 'Null takes the label away.' }) value!: string | null;
+}
+
 @ObjectType('Device')
 export class DeviceType {
   @Field(() => ID) id!: string;
   @Field(() => String) name!: string;
+  @Field(() => [LabelType]) labels!: LabelType[];
+  @Field(() => String, { nullable: true }) agentVersion!: string | null;
   @Field(() => String, { description: 'online, suspect or offline' }) presence!: string;
   @Field(() => Date, { nullable: true }) lastSeenAt!: Date | null;
   @Field(() => CapabilitiesType, { nullable: true }) capabilities!: CapabilitiesType | null;

@@ -1,5 +1,6 @@
 import { Module } from '@nestjs/common';
 import { DeviceController } from './device.controller.js';
+import { DeviceFilterRepository } from './device-filter.repository.js';
 import { DeviceLinks } from './device-links.js';
 import { DeviceRepository } from './device.repository.js';
 import { DeviceResolver } from './device.resolver.js';
@@ -7,7 +8,7 @@ import { FleetService } from './fleet.service.js';
 
 @Module({
   controllers: [DeviceController],
-  providers: [DeviceRepository, DeviceLinks, FleetService, DeviceResolver],
+  providers: [DeviceRepository, DeviceFilterRepository, DeviceLinks, FleetService, DeviceResolver],
   exports: [FleetService, DeviceLinks],
 })
 export class FleetModule {}

@@ -5,6 +5,9 @@ import { presence, sweepLeases, type Lease, type Presence } from '../domain/pres
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import type { Capabilities, DeviceRecord, DeviceView, Observed, PhaseReport } from './device.js';
+import { parseFilter } from './device-filter.js';
+import { DeviceFilterRepository } from './device-filter.repository.js';
+import { LABELS_MAX, type LabelPatch } from './device-labels.js';
 import { DeviceLinks } from './device-links.js';
 import { DeviceRepository } from './device.repository.js';
 import { LatencyWindows, summarise, type LatencyReport, type LatencyWindow } from './latency-windows.js';
@@ -46,6 +49,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 
   constructor(
     private readonly devices: DeviceRepository,
+    private readonly filters: DeviceFilterRepository,
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
     @Inject(CONFIG) private readonly config: Config,
@@ -151,8 +155,27 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     return device;
   }
 
-  async list(): Promise<DeviceView[]> {
-    return this.views(await this.devices.list());
+  /** By name: every device, or those of a filter. Throws `invalid-argument` for what is no filter. */
+  async list(filter?: string): Promise<DeviceView[]> {
+    return this.views(await this.devices.list(filter === undefined ? undefined : await this.idsOf(filter)));
+  }
+
+  /** Ids of the devices that a filter means, by name. */
+  idsOf(filter: string): Promise<string[]> {
+    const present: Record<'online' | 'suspect', string[]> = { online: [], suspect: [] };
+    for (const id of this.leases.keys()) {
+      const shown = this.presenceOf(id);
+      if (shown !== 'offline') present[shown].push(id);
+    }
+    return this.filters.matching(parseFilter(filter).condition, present);
+  }
+
+  async patchLabels(deviceId: string, patch: LabelPatch): Promise<DeviceView> {
+    const labels = await this.devices.patchLabels(deviceId, patch, LABELS_MAX);
+    if (labels === null) throw new DomainError('not-found', `there is no device ${deviceId}`);
+    if (labels === 'too-many') throw new DomainError('invalid-argument', `the device would have more than ${LABELS_MAX} labels`);
+    this.changed(deviceId);
+    return this.get(deviceId);
   }
 
   async get(deviceId: string): Promise<DeviceView> {
@@ -195,6 +218,8 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
       return {
         id: device.id,
         name: device.name,
+        labels: device.labels,
+        agentVersion: device.agentVersion,
         presence: this.presenceOf(device.id),
         lastSeenAt: device.lastSeenAt,
         capabilities: device.capabilities,

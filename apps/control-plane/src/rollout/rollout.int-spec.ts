@@ -93,6 +93,17 @@ describe('updates', () => {
   };
   const statesOf = (update: UpdateView): string[] => update.targets.map((target) => target.state);
 
+  it('updates the devices that a filter means, and refuses a filter that means none or is none', async () => {
+    const modelVersionId = await publish('filtered');
+    const [berlin] = [await enrol('kiosk-berlin'), await enrol('kiosk-rome')];
+    await fleet().patchLabels(berlin, { site: 'berlin' });
+    const update = await rollout().create({ modelVersionId, filter: 'labels.site == "berlin"' });
+    expect(update.targets.map((target) => target.deviceName)).toEqual(['kiosk-berlin']);
+    await expect(rollout().create({ modelVersionId, filter: 'labels.site == "oslo"' })).rejects.toThrow('the filter matches no device');
+    await expect(rollout().create({ modelVersionId, filter: 'labels.site = "oslo"' })).rejects.toThrow(/^filter, column 13: /);
+    await expect(rollout().create({ modelVersionId, filter: 'true', deviceIds: [berlin] })).rejects.toThrow('not both');
+  });
+
   it('succeeds when every device runs the version, and fails when one of them says why it cannot', async () => {
     const devices = [await enrol('a'), await enrol('b')];
     const epochs = [await hello(devices[0]!), await hello(devices[1]!)];

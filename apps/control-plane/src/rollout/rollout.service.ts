@@ -15,6 +15,13 @@ import { type OpenTarget, UpdateRepository } from './update.repository.js';
 
 const SWEEP_MS = 30_000;
 
+export interface NewUpdate {
+  readonly modelVersionId: string;
+  readonly deviceIds?: readonly string[] | undefined;
+  /** See libs/filter. */
+  readonly filter?: string | undefined;
+}
+
 /** Brings devices to a model version: one job a device raises its desired document, and what the device then reports ends its part. */
 @Injectable()
 export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
@@ -53,11 +60,14 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     clearInterval(this.timer);
   }
 
-  /** Starts an update of these devices, or of the whole fleet: then its version is also what new devices get. */
-  async create({ modelVersionId, deviceIds }: { modelVersionId: string; deviceIds?: readonly string[] | undefined }): Promise<UpdateView> {
+  /** Starts an update of these devices, of those that a filter means now, or of the whole fleet: then its version is also what new devices get. */
+  async create({ modelVersionId, ...of }: NewUpdate): Promise<UpdateView> {
+    if (of.deviceIds && of.filter !== undefined) throw new DomainError('invalid-argument', 'an update names its devices or a filter, not both');
     const version = await this.catalog.version(modelVersionId);
     if (!version.publishedAt)
       throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
+    const deviceIds = of.filter === undefined ? of.deviceIds : await this.fleet.idsOf(of.filter);
+    if (of.filter !== undefined && deviceIds?.length === 0) throw new DomainError('failed-precondition', 'the filter matches no device');
     const fleet = new Set((await this.fleet.records()).map((device) => device.id));
     const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
     if (unknown.length > 0) throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}`);

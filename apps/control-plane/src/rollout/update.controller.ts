@@ -1,4 +1,5 @@
 import { Body, Controller, Get, Param, Post } from '@nestjs/common';
+import { FILTER_LENGTH_MAX } from '@matfleet/filter';
 import { ApiBearerAuth, ApiBody, ApiCreatedResponse, ApiOkResponse, ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
@@ -8,6 +9,7 @@ import { toUpdateDto, UpdateDto } from './update.dto.js';
 const CreateUpdate = z.object({
   modelVersionId: z.string().min(1).max(100),
   deviceIds: z.array(z.string().min(1).max(100)).min(1).max(100_000).optional(),
+  filter: z.string().max(FILTER_LENGTH_MAX).optional(),
 });
 
 @ApiTags('updates')
@@ -16,7 +18,7 @@ const CreateUpdate = z.object({
 export class UpdateController {
   constructor(private readonly rollout: RolloutService) {}
 
-  /** Brings these devices, by default the whole fleet, to a published model version. */
+  /** Brings these devices, or those that a filter means now, by default the whole fleet, to a published model version. */
   @Post()
   @ApiBody(bodySchema(CreateUpdate))
   @ApiCreatedResponse({ type: UpdateDto })

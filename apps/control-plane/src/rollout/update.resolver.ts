@@ -21,12 +21,13 @@ export class UpdateResolver {
     return toUpdateDto(await this.rollout.get(id));
   }
 
-  @Mutation(() => UpdateDto, { description: 'Brings these devices, by default the whole fleet, to a published model version.' })
+  @Mutation(() => UpdateDto, { description: 'Brings these devices, or those of a filter, by default the whole fleet, to a published model version.' })
   async createUpdate(
     @Args('modelVersionId', { type: () => ID }) modelVersionId: string,
     @Args('deviceIds', { type: () => [ID], nullable: true }) deviceIds?: string[],
+    @Args('filter', { type: () => String, nullable: true, description: 'Instead of deviceIds: those that it means now, in CEL.' }) filter?: string,
   ): Promise<UpdateDto> {
-    return toUpdateDto(await this.rollout.create({ modelVersionId, deviceIds: deviceIds ?? undefined }));
+    return toUpdateDto(await this.rollout.create({ modelVersionId, deviceIds: deviceIds ?? undefined, filter: filter ?? undefined }));
   }
 
   @Subscription(() => UpdateDto, { resolve: (update: UpdateDto) => update })

@@ -83,6 +83,7 @@ export type DeviceCountAggregateOutputType = {
   name: number
   publicKeyHash: number
   createdAt: number
+  labels: number
   epoch: number
   bootId: number
   agentVersion: number
@@ -157,6 +158,7 @@ export type DeviceCountAggregateInputType = {
   name?: true
   publicKeyHash?: true
   createdAt?: true
+  labels?: true
   epoch?: true
   bootId?: true
   agentVersion?: true
@@ -264,6 +266,7 @@ export type DeviceGroupByOutputType = {
   name: string
   publicKeyHash: string
   createdAt: Date
+  labels: runtime.JsonValue
   epoch: bigint
   bootId: string | null
   agentVersion: string | null
@@ -307,6 +310,7 @@ export type DeviceWhereInput = {
   name?: Prisma.StringFilter<"Device"> | string
   publicKeyHash?: Prisma.StringFilter<"Device"> | string
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
+  labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
   bootId?: Prisma.StringNullableFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableFilter<"Device"> | string | null
@@ -332,6 +336,7 @@ export type DeviceOrderByWithRelationInput = {
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
   bootId?: Prisma.SortOrderInput | Prisma.SortOrder
   agentVersion?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -360,6 +365,7 @@ export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   OR?: Prisma.DeviceWhereInput[]
   NOT?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
+  labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
   bootId?: Prisma.StringNullableFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableFilter<"Device"> | string | null
@@ -385,6 +391,7 @@ export type DeviceOrderByWithAggregationInput = {
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
   bootId?: Prisma.SortOrderInput | Prisma.SortOrder
   agentVersion?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -413,6 +420,7 @@ export type DeviceScalarWhereWithAggregatesInput = {
   name?: Prisma.StringWithAggregatesFilter<"Device"> | string
   publicKeyHash?: Prisma.StringWithAggregatesFilter<"Device"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Device"> | Date | string
+  labels?: Prisma.JsonWithAggregatesFilter<"Device">
   epoch?: Prisma.BigIntWithAggregatesFilter<"Device"> | bigint | number
   bootId?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
@@ -433,6 +441,7 @@ export type DeviceCreateInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -457,6 +466,7 @@ export type DeviceUncheckedCreateInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -481,6 +491,7 @@ export type DeviceUpdateInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -505,6 +516,7 @@ export type DeviceUncheckedUpdateInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -529,6 +541,7 @@ export type DeviceCreateManyInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -549,6 +562,7 @@ export type DeviceUpdateManyMutationInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -568,6 +582,7 @@ export type DeviceUncheckedUpdateManyInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -588,6 +603,7 @@ export type DeviceCountOrderByAggregateInput = {
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
   bootId?: Prisma.SortOrder
   agentVersion?: Prisma.SortOrder
@@ -793,6 +809,7 @@ export type DeviceCreateWithoutModelVersionInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -816,6 +833,7 @@ export type DeviceUncheckedCreateWithoutModelVersionInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -868,6 +886,7 @@ export type DeviceScalarWhereInput = {
   name?: Prisma.StringFilter<"Device"> | string
   publicKeyHash?: Prisma.StringFilter<"Device"> | string
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
+  labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
   bootId?: Prisma.StringNullableFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableFilter<"Device"> | string | null
@@ -888,6 +907,7 @@ export type DeviceCreateWithoutAssignmentsInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -911,6 +931,7 @@ export type DeviceUncheckedCreateWithoutAssignmentsInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -950,6 +971,7 @@ export type DeviceUpdateWithoutAssignmentsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -973,6 +995,7 @@ export type DeviceUncheckedUpdateWithoutAssignmentsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -996,6 +1019,7 @@ export type DeviceCreateWithoutLatencyInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1019,6 +1043,7 @@ export type DeviceUncheckedCreateWithoutLatencyInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1058,6 +1083,7 @@ export type DeviceUpdateWithoutLatencyInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1081,6 +1107,7 @@ export type DeviceUncheckedUpdateWithoutLatencyInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1104,6 +1131,7 @@ export type DeviceCreateWithoutTargetsInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1127,6 +1155,7 @@ export type DeviceUncheckedCreateWithoutTargetsInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1166,6 +1195,7 @@ export type DeviceUpdateWithoutTargetsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1189,6 +1219,7 @@ export type DeviceUncheckedUpdateWithoutTargetsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1212,6 +1243,7 @@ export type DeviceCreateWithoutAttemptsInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1235,6 +1267,7 @@ export type DeviceUncheckedCreateWithoutAttemptsInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1274,6 +1307,7 @@ export type DeviceUpdateWithoutAttemptsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1297,6 +1331,7 @@ export type DeviceUncheckedUpdateWithoutAttemptsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1320,6 +1355,7 @@ export type DeviceCreateManyModelVersionInput = {
   name: string
   publicKeyHash: string
   createdAt?: Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
   bootId?: string | null
   agentVersion?: string | null
@@ -1339,6 +1375,7 @@ export type DeviceUpdateWithoutModelVersionInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1362,6 +1399,7 @@ export type DeviceUncheckedUpdateWithoutModelVersionInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1385,6 +1423,7 @@ export type DeviceUncheckedUpdateManyWithoutModelVersionInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1462,6 +1501,7 @@ export type DeviceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   name?: boolean
   publicKeyHash?: boolean
   createdAt?: boolean
+  labels?: boolean
   epoch?: boolean
   bootId?: boolean
   agentVersion?: boolean
@@ -1488,6 +1528,7 @@ export type DeviceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   name?: boolean
   publicKeyHash?: boolean
   createdAt?: boolean
+  labels?: boolean
   epoch?: boolean
   bootId?: boolean
   agentVersion?: boolean
@@ -1509,6 +1550,7 @@ export type DeviceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   name?: boolean
   publicKeyHash?: boolean
   createdAt?: boolean
+  labels?: boolean
   epoch?: boolean
   bootId?: boolean
   agentVersion?: boolean
@@ -1530,6 +1572,7 @@ export type DeviceSelectScalar = {
   name?: boolean
   publicKeyHash?: boolean
   createdAt?: boolean
+  labels?: boolean
   epoch?: boolean
   bootId?: boolean
   agentVersion?: boolean
@@ -1545,7 +1588,7 @@ export type DeviceSelectScalar = {
   latencyCorrection?: boolean
 }
 
-export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "createdAt" | "epoch" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
+export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "createdAt" | "labels" | "epoch" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
 export type DeviceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.Device$modelVersionArgs<ExtArgs>
   assignments?: boolean | Prisma.Device$assignmentsArgs<ExtArgs>
@@ -1578,6 +1621,10 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      */
     publicKeyHash: string
     createdAt: Date
+    /**
+     * By key; what filters ask for.
+     */
+    labels: runtime.JsonValue
     /**
      * Raised by every Hello; a message of a lower epoch has no effect.
      */
@@ -2035,6 +2082,7 @@ export interface DeviceFieldRefs {
   readonly name: Prisma.FieldRef<"Device", 'String'>
   readonly publicKeyHash: Prisma.FieldRef<"Device", 'String'>
   readonly createdAt: Prisma.FieldRef<"Device", 'DateTime'>
+  readonly labels: Prisma.FieldRef<"Device", 'Json'>
   readonly epoch: Prisma.FieldRef<"Device", 'BigInt'>
   readonly bootId: Prisma.FieldRef<"Device", 'String'>
   readonly agentVersion: Prisma.FieldRef<"Device", 'String'>
