@@ -75,6 +75,12 @@ export class Metrics {
     labelNames: ['outcome'] as const,
     registers: [this.registry],
   });
+  readonly attempts = new Counter({
+    name: 'matfleet_inference_attempts_total',
+    help: 'Attempts of queued inferences, by outcome; an attempt past an inference’s first is a fallback.',
+    labelNames: ['outcome', 'fallback'] as const,
+    registers: [this.registry],
+  });
   readonly uploadedBytes = new Counter({
     name: 'matfleet_chunk_uploaded_bytes_total',
     help: 'Bytes of chunks taken from publishers.',

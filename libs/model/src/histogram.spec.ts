@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { emptyHistogram, Histogram, histogramOf, maxBuckets, mean, mergeHistograms, quantile, quantileErrorFactor } from './histogram.js';
+import { countsUpTo, emptyHistogram, Histogram, histogramOf, maxBuckets, mean, mergeHistograms, quantile, quantileErrorFactor } from './histogram.js';
 
 const anySample = fc.array(
   fc.oneof(fc.constant(0), fc.double({ min: 1e-3, max: 1e6, noNaN: true }), fc.double({ min: 5e-324, max: 1e300, noNaN: true })),
@@ -26,6 +26,16 @@ describe('histogram', () => {
 
   it('has the empty histogram as its neutral element', () => {
     fc.assert(fc.property(anySample, (a) => expect(mergeHistograms(emptyHistogram, histogramOf(a))).toEqual(histogramOf(a))));
+  });
+
+  it('counts the values up to a power of two exactly', () => {
+    const sample = fc.array(fc.oneof(fc.constant(0), fc.double({ min: 0.01, max: 1e5, noNaN: true }), fc.constantFrom(1, 2, 64)), { maxLength: 60 });
+    const bounds = [0.5, 1, 2, 64, 4096, 2 ** 20];
+    fc.assert(
+      fc.property(sample, (values) =>
+        expect(countsUpTo(histogramOf(values), bounds)).toEqual(bounds.map((bound) => values.filter((value) => value <= bound).length)),
+      ),
+    );
   });
 
   it('never holds more than 320 buckets and always adds up', () => {

@@ -88,6 +88,14 @@ export function quantile(histogram: Histogram, q: number): number | undefined {
   return histogram.max;
 }
 
+/** How many values lie at or below each of these rising bounds; exact where a bound is a power of two and the scale 0 or more, else by the bucket's middle. */
+export function countsUpTo(histogram: Histogram, bounds: readonly number[]): number[] {
+  const step = 2 ** -histogram.scale;
+  return bounds.map((bound) =>
+    histogram.counts.reduce((sum, n, k) => (2 ** ((histogram.offset + k + 0.5) * step) <= bound ? sum + n : sum), histogram.zeroCount),
+  );
+}
+
 /** A quantile lies within [true / factor, true × factor]. */
 export const quantileErrorFactor = (histogram: Histogram): number => 2 ** (2 ** -histogram.scale / 2);
 

@@ -17,6 +17,10 @@ export class DeviceRepository {
     return (await this.prisma.device.findMany({ where: ids && { id: { in: [...ids] } }, orderBy: { name: 'asc' } })).map(record);
   }
 
+  count(): Promise<number> {
+    return this.prisma.device.count();
+  }
+
   async find(id: string): Promise<DeviceRecord | null> {
     const row = await this.prisma.device.findUnique({ where: { id } });
     return row && record(row);

@@ -6,7 +6,7 @@ import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import type { Capabilities, DeviceRecord, DeviceView, Observed, PhaseReport } from './device.js';
 import { parseFilter } from './device-filter.js';
-import { DeviceFilterRepository } from './device-filter.repository.js';
+import { DeviceFilterRepository, type Present } from './device-filter.repository.js';
 import { LABELS_MAX, type LabelPatch } from './device-labels.js';
 import { DeviceLinks } from './device-links.js';
 import { DeviceRepository } from './device.repository.js';
@@ -162,12 +162,26 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 
   /** Ids of the devices that a filter means, by name. */
   idsOf(filter: string): Promise<string[]> {
+    return this.filters.matching(parseFilter(filter).condition, this.present());
+  }
+
+  present(): Present {
     const present: Record<'online' | 'suspect', string[]> = { online: [], suspect: [] };
     for (const id of this.leases.keys()) {
       const shown = this.presenceOf(id);
       if (shown !== 'offline') present[shown].push(id);
     }
-    return this.filters.matching(parseFilter(filter).condition, present);
+    return present;
+  }
+
+  /** All devices, here or not. */
+  count(): Promise<number> {
+    return this.devices.count();
+  }
+
+  /** Whether no lease expires because the fault is more likely ours. */
+  get isBraked(): boolean {
+    return this.braked;
   }
 
   async patchLabels(deviceId: string, patch: LabelPatch): Promise<DeviceView> {

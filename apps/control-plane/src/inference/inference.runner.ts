@@ -11,6 +11,7 @@ import { FleetEvents } from '../events/fleet-events.js';
 import type { DeviceView, Observed } from '../fleet/device.js';
 import { DeviceLinks } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
+import { Metrics } from '../telemetry.js';
 import { runAttempt, type AttemptOutcome } from './attempt.js';
 import { AttemptHub } from './attempt-hub.js';
 import type { Inference, InferenceRequest } from './inference.js';
@@ -42,6 +43,7 @@ export class InferenceRunner {
     private readonly links: DeviceLinks,
     private readonly attempts: AttemptHub,
     private readonly events: FleetEvents,
+    private readonly metrics: Metrics,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -161,6 +163,7 @@ export class InferenceRunner {
       this.links,
     );
     const now = new Date();
+    this.metrics.attempts.inc({ outcome: outcome.kind, fallback: String(ordinal > 1) });
     if (outcome.kind === 'answered') {
       this.breakers.delete(device.deviceId);
       await this.inferences.answer(
