@@ -25,9 +25,9 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
     .option('--filter <cel>', FILTER_HELP)
     .action(async (options: ApiOptions & { filter?: string }) => {
       const api = await connect(options, signal);
-      const query = options.filter === undefined ? '' : `?${new URLSearchParams({ filter: options.filter })}`;
-      const devices = await api.get(`/api/v1/devices${query}`, z.array(Device));
-      output.result(devices, (found) => (found.length === 0 && query ? 'no device matches the filter' : renderDevices(found)));
+      const { filter } = options;
+      const devices = await listDevices(api, filter === undefined ? {} : { filter });
+      output.result(devices, (found) => (found.length === 0 && filter !== undefined ? 'no device matches the filter' : renderDevices(found)));
     });
 
   withApiOptions(program.command('label').description('change the labels of a device').argument('<device>', 'name or id'))
@@ -122,8 +122,22 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
 const POLL_MS = 250;
 const FILTER_HELP = `which devices, for example 'labels.site == "berlin" && presence == "online"'`;
 
+/** What the control plane answers at once, at most. */
+const DEVICE_PAGE = 1_000;
+
+/** By name, page after page. */
+async function listDevices(api: Api, query: { filter?: string } = {}): Promise<Device[]> {
+  const devices: Device[] = [];
+  for (let after: string | undefined; ; after = devices.at(-1)!.name) {
+    const parameters = new URLSearchParams({ ...query, ...(after !== undefined && { after }) }).toString();
+    const page = await api.get(`/api/v1/devices${parameters === '' ? '' : `?${parameters}`}`, z.array(Device));
+    devices.push(...page);
+    if (page.length < DEVICE_PAGE) return devices;
+  }
+}
+
 async function findDevice(api: Api, nameOrId: string): Promise<Device> {
-  const devices = await api.get('/api/v1/devices', z.array(Device));
+  const devices = await listDevices(api);
   const found = devices.find((device) => device.id === nameOrId) ?? devices.find((device) => device.name === nameOrId);
   if (!found)
     throw new Failure(

@@ -33,6 +33,7 @@ const Env = z
     MATFLEET_INSECURE_DEVICE_PORT: flag,
     MATFLEET_HEARTBEAT_MS: milliseconds(100, 5_000),
     MATFLEET_LEASE_MS: milliseconds(300, 15_000),
+    MATFLEET_SESSION_AGE_MS: milliseconds(1_000, 45 * 60_000),
     MATFLEET_TARGET_INTER_TOKEN_MS: milliseconds(1, 100),
     MATFLEET_TARGET_TTFT_MS: milliseconds(1, 5_000),
     MATFLEET_UPGRADE_DWELL_MS: milliseconds(100, 10 * 60_000),
@@ -80,6 +81,8 @@ const Env = z
     insecureDevicePort: env.MATFLEET_INSECURE_DEVICE_PORT,
     heartbeatMs: env.MATFLEET_HEARTBEAT_MS,
     leaseMs: env.MATFLEET_LEASE_MS,
+    /** A device's stream is ended after about so long, ± 20 %; it comes back at once. */
+    sessionAgeMs: env.MATFLEET_SESSION_AGE_MS,
     targetInterTokenMs: env.MATFLEET_TARGET_INTER_TOKEN_MS,
     targetTtftMs: env.MATFLEET_TARGET_TTFT_MS,
     /** Shortest stay on a smaller slice before a device that was slow may move up again. */

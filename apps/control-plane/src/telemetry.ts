@@ -86,6 +86,12 @@ export class Metrics {
     help: 'Bytes of chunks taken from publishers.',
     registers: [this.registry],
   });
+  readonly refusedSessions = new Counter({
+    name: 'matfleet_sessions_refused_total',
+    help: 'Connections and sessions that were not taken, by reason.',
+    labelNames: ['reason'] as const,
+    registers: [this.registry],
+  });
 
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'matfleet_' });

@@ -165,6 +165,22 @@ describe('a control plane that goes silent', () => {
   });
 });
 
+describe('a control plane that is full', () => {
+  it('is dialled again at the moment that it names, again and again, without a backoff on top', async () => {
+    const full: { retryAfterMs: number | undefined } = { retryAfterMs: 300 };
+    await rig.start(full);
+    const startedAt = Date.now();
+    const device = rig.device({ random: () => 0.9 });
+    await rig.plane.until('the fifth refusal', () => rig.plane.turnedAway === 5);
+    const waitedMs = Date.now() - startedAt;
+    expect(waitedMs).toBeGreaterThanOrEqual(4 * 300);
+    // Two failures in a row would wait 3.6 s, five a minute.
+    expect(waitedMs).toBeLessThan(3_500);
+    full.retryAfterMs = undefined;
+    await rig.plane.until('the session', () => device.session.online);
+  });
+});
+
 describe('Drain', () => {
   it('makes the device come back within its window, not after a failure of growing length, and is passed on as the reason', async () => {
     await rig.start();

@@ -52,6 +52,23 @@ export interface SessionOptions {
 
 type Link = { readonly send: (message: SessionRequest) => void };
 
+/** How a stream ended; milliseconds. */
+interface Ended {
+  readonly welcome: Welcome | undefined;
+  readonly healthyMs: number;
+  readonly drainMs: number | undefined;
+  /** When the control plane, which was full, has room. */
+  readonly retryAfterMs: number | undefined;
+}
+
+const RETRY_AFTER_MAX_MS = 120_000;
+
+function retryAfterOf({ code, metadata }: ServiceError): number | undefined {
+  if (code !== status.RESOURCE_EXHAUSTED) return undefined;
+  const ms = Number(metadata?.get('retry-after-ms')[0]);
+  return ms > 0 ? Math.min(ms, RETRY_AFTER_MAX_MS) : undefined;
+}
+
 /** The device's side of the session: dials, says Hello, beats, resumes and dials again until stopped. */
 export class DeviceSession {
   private readonly spool = new ReportSpool();
@@ -102,7 +119,7 @@ export class DeviceSession {
       if (signal.aborted) return;
       const ended = await this.stream(signal);
       let { healthyMs } = ended;
-      unwelcomed = ended.welcome ? 0 : unwelcomed + 1;
+      unwelcomed = ended.welcome || ended.retryAfterMs !== undefined ? 0 : unwelcomed + 1;
       if (unwelcomed >= syncAfter) {
         healthyMs = await this.poll(signal);
         // One stream is tried between two spells of Sync; waiting for more of them would leave the device offline most of the time.
@@ -113,19 +130,25 @@ export class DeviceSession {
       // Everybody lost the session together when the server went away; come back spread out.
       const spread = ended.drainMs ?? ended.welcome?.reconnectJitterMs ?? 0;
       const restMs = failures > 1 ? plan.windowMs - (performance.now() - startedAt) : 0;
-      await sleep(Math.max(0, restMs) + this.random() * spread, signal);
+      if (ended.retryAfterMs === undefined) await sleep(Math.max(0, restMs) + this.random() * spread, signal);
+      else {
+        // The server answers and has promised a moment: nothing has failed, and no backoff comes on top.
+        failures = 0;
+        await sleep(ended.retryAfterMs, signal);
+      }
     }
   }
 
-  private async stream(signal: AbortSignal): Promise<{ welcome: Welcome | undefined; healthyMs: number; drainMs: number | undefined }> {
+  private async stream(signal: AbortSignal): Promise<Ended> {
     const { handlers, welcomeTimeoutMs = 10_000 } = this.options;
     const hello = await handlers.hello();
-    if (signal.aborted) return { welcome: undefined, healthyMs: 0, drainMs: undefined };
+    if (signal.aborted) return { welcome: undefined, healthyMs: 0, drainMs: undefined, retryAfterMs: undefined };
     const call: ClientDuplexStream<SessionRequest, SessionResponse> = this.client.session();
     return new Promise((resolve) => {
       let welcome: Welcome | undefined;
       let welcomedAt = 0;
       let drainMs: number | undefined;
+      let retryAfterMs: number | undefined;
       let why = 'the control plane closed the session';
       let beat: NodeJS.Timeout | undefined;
       let watch: NodeJS.Timeout | undefined;
@@ -152,7 +175,7 @@ export class DeviceSession {
         signal.removeEventListener('abort', stop);
         const healthyMs = welcome ? performance.now() - welcomedAt : 0;
         this.unlink(why);
-        resolve({ welcome, healthyMs, drainMs });
+        resolve({ welcome, healthyMs, drainMs, retryAfterMs });
       };
       call.on('data', (response: SessionResponse) => {
         if (over) return;
@@ -173,6 +196,7 @@ export class DeviceSession {
       });
       call.on('error', (error: ServiceError) => {
         if (why === 'the control plane closed the session') why = error.details || error.message;
+        retryAfterMs = retryAfterOf(error);
         end();
       });
       call.on('end', () => {

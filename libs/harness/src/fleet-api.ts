@@ -72,6 +72,8 @@ export class FleetApi {
   ) {}
 
   devices = (): Promise<Device[]> => this.get('/api/v1/devices');
+  /** By name, those after `after`. */
+  devicePage = (limit: number, after = ''): Promise<Device[]> => this.get(`/api/v1/devices?limit=${limit}&after=${encodeURIComponent(after)}`);
   assignments = (deviceId: string): Promise<Assignment[]> => this.get(`/api/v1/devices/${deviceId}/assignments`);
   models = (): Promise<{ id: string; name: string; slices: { id: string; quality?: { value: number } | null }[] }[]> => this.get('/api/v1/models');
   update = (id: string): Promise<Update> => this.get(`/api/v1/updates/${id}`);

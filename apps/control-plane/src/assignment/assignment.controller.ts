@@ -1,6 +1,6 @@
 import { Controller, Get, HttpCode, Param, Post } from '@nestjs/common';
 import { ApiOkResponse, ApiTags } from '@nestjs/swagger';
-import type { AssignmentRecord } from './assignment.repository.js';
+import type { ExplainedAssignment } from './assignment.repository.js';
 import { AssignmentService } from './assignment.service.js';
 
 @ApiTags('devices')
@@ -10,7 +10,7 @@ export class AssignmentController {
 
   @Get('assignments')
   @ApiOkResponse({ description: 'Every generation of the desired document, newest first, with its explanation.' })
-  list(@Param('id') id: string): Promise<AssignmentRecord[]> {
+  list(@Param('id') id: string): Promise<ExplainedAssignment[]> {
     return this.assignments.history(id);
   }
 
@@ -18,7 +18,8 @@ export class AssignmentController {
   @Post('evaluate')
   @HttpCode(200)
   @ApiOkResponse({ description: 'The newest assignment, null when nothing could be assigned yet.' })
-  async evaluate(@Param('id') id: string): Promise<{ assignment: AssignmentRecord | null }> {
-    return { assignment: await this.assignments.evaluate(id) };
+  async evaluate(@Param('id') id: string): Promise<{ assignment: ExplainedAssignment | null }> {
+    await this.assignments.evaluate(id);
+    return { assignment: (await this.assignments.history(id))[0] ?? null };
   }
 }

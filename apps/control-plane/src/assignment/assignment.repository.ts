@@ -1,59 +1,119 @@
 import { Injectable } from '@nestjs/common';
+import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
-import type { Explanation } from '../domain/assignment.js';
-import type { Assignment, Prisma } from '../generated/prisma/client.js';
+import type { Explanation, Steadiness } from '../domain/assignment.js';
+import type { Assignment } from '../generated/prisma/client.js';
 
+/** A desired document, as the next decision needs it. */
 export interface AssignmentRecord {
   readonly deviceId: string;
   readonly generation: number;
   readonly modelVersionId: string;
+  readonly modelName: string;
   readonly sliceId: string;
   readonly contextTokens: number;
   readonly reason: string;
-  readonly explanation: Explanation;
+  readonly steadiness: Steadiness;
   readonly updateId: string | null;
   readonly createdAt: Date;
 }
 
+/** With every candidate and why it won or lost. */
+export interface ExplainedAssignment extends Omit<AssignmentRecord, 'modelName' | 'steadiness'> {
+  readonly explanation: Explanation;
+}
+
+interface Append {
+  readonly next: Omit<ExplainedAssignment, 'createdAt'>;
+  readonly expectedGeneration: number;
+  readonly pinVersion: boolean;
+}
+
+type Row = Omit<AssignmentRecord, 'generation'> & { generation: bigint };
+
 const HISTORY_MAX = 100;
 
-/** Desired documents in PostgreSQL, every generation with its explanation. */
+/** Desired documents in PostgreSQL, every generation with its explanation. What many devices need at once is answered in batches. */
 @Injectable()
 export class AssignmentRepository {
+  private readonly newests = new Batcher<string, AssignmentRecord | null>((ids) => this.readNewest(ids));
+  private readonly appends = new Batcher<Append, boolean>(
+    (appends) => this.write(appends),
+    ({ next }) => next.deviceId,
+  );
+  private readonly pins = new Batcher<{ deviceId: string; modelVersionId: string }, void>(
+    async (pins) => {
+      await this.prisma.$executeRaw`
+        UPDATE devices d SET model_version_id = p."modelVersionId"
+        FROM jsonb_to_recordset(${JSON.stringify(pins)}::jsonb) AS p("deviceId" text, "modelVersionId" text) WHERE d.id = p."deviceId"`;
+      return pins.map(() => undefined);
+    },
+    ({ deviceId }) => deviceId,
+  );
+
   constructor(private readonly prisma: PrismaService) {}
 
-  async newest(deviceId: string): Promise<AssignmentRecord | null> {
-    const row = await this.prisma.assignment.findFirst({ where: { deviceId }, orderBy: { generation: 'desc' } });
-    return row && record(row);
+  newest(deviceId: string): Promise<AssignmentRecord | null> {
+    return this.newests.add(deviceId);
+  }
+
+  private async readNewest(ids: readonly string[]): Promise<(AssignmentRecord | null)[]> {
+    const rows = await this.prisma.$queryRaw<Row[]>`
+      SELECT a.device_id AS "deviceId", a.generation, a.model_version_id AS "modelVersionId", m.name AS "modelName", a.slice_id AS "sliceId",
+        a.context_tokens AS "contextTokens", a.reason, a.explanation->'steadiness' AS steadiness, a.update_id AS "updateId", a.created_at AS "createdAt"
+      FROM devices d JOIN assignments a ON a.device_id = d.id AND a.generation = d.generation JOIN model_versions m ON m.id = a.model_version_id
+      WHERE d.id = ANY(${ids})`;
+    const byDevice = new Map(rows.map((row) => [row.deviceId, { ...row, generation: Number(row.generation) }]));
+    return ids.map((id) => byDevice.get(id) ?? null);
   }
 
   /** Newest first, at most 100. */
-  async history(deviceId: string): Promise<AssignmentRecord[]> {
-    return (await this.prisma.assignment.findMany({ where: { deviceId }, orderBy: { generation: 'desc' }, take: HISTORY_MAX })).map(record);
+  async history(deviceId: string): Promise<ExplainedAssignment[]> {
+    return (await this.prisma.assignment.findMany({ where: { deviceId }, orderBy: { generation: 'desc' }, take: HISTORY_MAX })).map(explained);
+  }
+
+  /** Why the device's document of this generation is as it is. */
+  async explanation(deviceId: string, generation: number): Promise<Explanation | null> {
+    const row = await this.prisma.assignment.findUnique({
+      where: { deviceId_generation: { deviceId, generation: BigInt(generation) } },
+      select: { explanation: true },
+    });
+    return row && (row.explanation as unknown as Explanation);
   }
 
   /** Writes the next generation. False when another writer was first: then nothing is written. */
-  async append(next: Omit<AssignmentRecord, 'createdAt'>, expectedGeneration: number, pinVersion: boolean): Promise<boolean> {
-    return this.prisma.$transaction(async (tx) => {
-      const { count } = await tx.device.updateMany({
-        where: { id: next.deviceId, generation: BigInt(expectedGeneration) },
-        // What the device reported about the generation before says nothing about this one.
-        data: { generation: BigInt(next.generation), phase: null, phaseError: null, ...(pinVersion && { modelVersionId: next.modelVersionId }) },
-      });
-      if (count === 0) return false;
-      await tx.assignment.create({
-        data: { ...next, generation: BigInt(next.generation), explanation: next.explanation as unknown as Prisma.InputJsonValue },
-      });
-      return true;
-    });
+  append(next: Append['next'], expectedGeneration: number, pinVersion: boolean): Promise<boolean> {
+    return this.appends.add({ next, expectedGeneration, pinVersion });
   }
 
-  async pinVersion(deviceId: string, modelVersionId: string): Promise<void> {
-    await this.prisma.device.updateMany({ where: { id: deviceId }, data: { modelVersionId } });
+  /** One statement: a device moves exactly when its document is written. */
+  private async write(appends: readonly Append[]): Promise<boolean[]> {
+    const input = JSON.stringify(appends.map(({ next, ...rest }) => ({ ...next, ...rest })));
+    const rows = await this.prisma.$queryRaw<{ deviceId: string }[]>`
+      WITH input AS (
+        SELECT * FROM jsonb_to_recordset(${input}::jsonb) AS i("deviceId" text, generation bigint, "modelVersionId" text, "sliceId" text,
+          "contextTokens" int, reason text, explanation jsonb, "updateId" text, "expectedGeneration" bigint, "pinVersion" boolean)
+      ), moved AS (
+        -- What the device reported about the generation before says nothing about this one.
+        UPDATE devices d SET generation = i.generation, phase = NULL, phase_error = NULL,
+          model_version_id = CASE WHEN i."pinVersion" THEN i."modelVersionId" ELSE d.model_version_id END
+        FROM input i WHERE d.id = i."deviceId" AND d.generation = i."expectedGeneration" RETURNING d.id
+      )
+      INSERT INTO assignments (device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, update_id, created_at)
+      SELECT i."deviceId", i.generation, i."modelVersionId", i."sliceId", i."contextTokens", i.reason, i.explanation, i."updateId",
+        ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
+      FROM input i JOIN moved ON moved.id = i."deviceId"
+      RETURNING device_id AS "deviceId"`;
+    const written = new Set(rows.map((row) => row.deviceId));
+    return appends.map(({ next }) => written.has(next.deviceId));
+  }
+
+  pinVersion(deviceId: string, modelVersionId: string): Promise<void> {
+    return this.pins.add({ deviceId, modelVersionId });
   }
 }
 
-const record = (row: Assignment): AssignmentRecord => ({
+const explained = (row: Assignment): ExplainedAssignment => ({
   ...row,
   generation: Number(row.generation),
   explanation: row.explanation as unknown as Explanation,

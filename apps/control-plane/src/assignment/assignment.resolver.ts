@@ -1,5 +1,5 @@
 import { Args, Field, Float, ID, Int, Mutation, ObjectType, Query, Resolver } from '@nestjs/graphql';
-import type { AssignmentRecord } from './assignment.repository.js';
+import type { ExplainedAssignment } from './assignment.repository.js';
 import { AssignmentService } from './assignment.service.js';
 
 @ObjectType('Candidate')
@@ -45,12 +45,13 @@ export class AssignmentResolver {
   constructor(private readonly assignmentService: AssignmentService) {}
 
   @Query(() => [AssignmentType])
-  assignments(@Args('deviceId', { type: () => ID }) deviceId: string): Promise<AssignmentRecord[]> {
+  assignments(@Args('deviceId', { type: () => ID }) deviceId: string): Promise<ExplainedAssignment[]> {
     return this.assignmentService.history(deviceId);
   }
 
   @Mutation(() => AssignmentType, { nullable: true })
-  evaluateDevice(@Args('id', { type: () => ID }) id: string): Promise<AssignmentRecord | null> {
-    return this.assignmentService.evaluate(id);
+  async evaluateDevice(@Args('id', { type: () => ID }) id: string): Promise<ExplainedAssignment | null> {
+    await this.assignmentService.evaluate(id);
+    return (await this.assignmentService.history(id))[0] ?? null;
   }
 }

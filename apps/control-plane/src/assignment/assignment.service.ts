@@ -11,13 +11,15 @@ import type { DeviceRecord } from '../fleet/device.js';
 import { DeviceLinks, type DesiredDocument } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import type { LatencyWindow } from '../fleet/latency-windows.js';
-import { AssignmentRepository, type AssignmentRecord } from './assignment.repository.js';
+import { AssignmentRepository, type AssignmentRecord, type ExplainedAssignment } from './assignment.repository.js';
 
 /** Fewer tokens in a window than this say nothing about a device. */
 const WINDOW_TOKENS_MIN = 8;
 const SWEEP_MS = 10_000;
 /** Without traffic for this long a device counts as unmeasured, and what was learned about it fades. */
 const IDLE_MS = 2 * 60_000;
+/** Natural logarithm of a correction that is as good as none. */
+const CORRECTION_TOLERANCE = 0.05;
 const CORRECTION_HALF_LIFE_MS = 30 * 60_000;
 const CONTEXT_TOKENS_MAX = 4_096;
 const SMALL_MODEL_CONTEXT_TOKENS = 512;
@@ -65,37 +67,47 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
   }
 
   /** Newest first. */
-  async history(deviceId: string): Promise<AssignmentRecord[]> {
+  async history(deviceId: string): Promise<ExplainedAssignment[]> {
     await this.fleet.record(deviceId);
     return this.assignments.history(deviceId);
   }
 
-  /** What the device should run, or null before its first assignment. */
-  async desired(deviceId: string): Promise<DesiredDocument | null> {
-    const newest = await this.assignments.newest(deviceId);
-    if (!newest) return null;
-    return { ...newest, modelName: (await this.catalog.version(newest.modelVersionId)).name };
+  /** Decides again with what is known now, and moves the device when the decision changed. Returns the newest assignment, null without one. */
+  evaluate(deviceId: string): Promise<AssignmentRecord | null> {
+    return this.inTurn(deviceId, async () => this.decideFor(await this.fleet.record(deviceId), 0));
   }
 
   /**
-   * Decides again with what is known now, and moves the device when the decision changed. Returns the newest assignment, null without one.
+   * Takes a device's new session in: decides, lets `open` make the session reachable, and sends the newest document when the device lacks it.
    * `storedGeneration` is what the device says it holds: a new document must lie beyond it.
    */
-  evaluate(deviceId: string, storedGeneration = 0): Promise<AssignmentRecord | null> {
-    return this.inTurn(deviceId, async () => {
-      const device = await this.fleet.record(deviceId);
-      const version = device.modelVersionId ? await this.catalog.findVersion(device.modelVersionId) : await this.catalog.currentVersion();
-      const newest = await this.assignments.newest(deviceId);
-      if (!version?.publishedAt || !device.capabilities) return newest;
-      const decision = this.decide(device, version, newest);
-      if (decision.sliceId === null) {
-        if (!newest) await this.fleet.setProblem(deviceId, decision.reason);
-        this.log.warn({ deviceId, device: device.name, reason: decision.reason, msg: 'no slice fits' });
-        return newest;
-      }
-      const same = newest && newest.modelVersionId === version.id && newest.sliceId === decision.sliceId && newest.generation >= storedGeneration;
-      return same ? newest : this.write(device, version, decision, { newest, storedGeneration, updateId: null });
+  async welcome(deviceId: string, storedGeneration: number, open: () => void): Promise<void> {
+    await this.inTurn(deviceId, async () => {
+      const decided = this.fleet.record(deviceId).then((device) => this.decideFor(device, storedGeneration));
+      const newest = await decided.catch((error: unknown) => {
+        // A device must get its session although its assignment cannot be decided: it keeps what it runs.
+        this.log.error(error);
+        return null;
+      });
+      open();
+      if (newest && newest.generation > storedGeneration) this.send(newest);
     });
+  }
+
+  private async decideFor(device: DeviceRecord, storedGeneration: number): Promise<AssignmentRecord | null> {
+    const [version, newest] = await Promise.all([
+      device.modelVersionId ? this.catalog.findVersion(device.modelVersionId) : this.catalog.currentVersion(),
+      this.assignments.newest(device.id),
+    ]);
+    if (!version?.publishedAt || !device.capabilities) return newest;
+    const decision = this.decide(device, version, newest);
+    if (decision.sliceId === null) {
+      if (!newest) await this.fleet.setProblem(device.id, decision.reason);
+      this.log.warn({ deviceId: device.id, device: device.name, reason: decision.reason, msg: 'no slice fits' });
+      return newest;
+    }
+    const same = newest && newest.modelVersionId === version.id && newest.sliceId === decision.sliceId && newest.generation >= storedGeneration;
+    return same ? newest : this.write(device, version, decision, { newest, storedGeneration, updateId: null });
   }
 
   /**
@@ -104,15 +116,17 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
    */
   assignVersion(deviceId: string, modelVersionId: string, updateId: string): Promise<{ generation: number; sliceId: string }> {
     return this.inTurn(deviceId, async () => {
-      const device = await this.fleet.record(deviceId);
-      const version = await this.catalog.version(modelVersionId);
+      const [device, version, newest] = await Promise.all([
+        this.fleet.record(deviceId),
+        this.catalog.version(modelVersionId),
+        this.assignments.newest(deviceId),
+      ]);
       if (!version.publishedAt)
         throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
       if (!device.capabilities) throw new DomainError('unavailable', `device ${device.name} has not said yet what it can do`);
-      const newest = await this.assignments.newest(deviceId);
       if (newest?.modelVersionId === modelVersionId) {
-        await this.assignments.pinVersion(deviceId, modelVersionId);
-        await this.nudge(deviceId);
+        if (device.modelVersionId !== modelVersionId) await this.assignments.pinVersion(deviceId, modelVersionId);
+        this.send(newest);
         return newest;
       }
       const decision = this.decide(device, version, newest);
@@ -122,10 +136,16 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     });
   }
 
-  /** Sends the desired document again; does nothing for a device that is not connected. */
-  async nudge(deviceId: string): Promise<void> {
-    const document = this.links.get(deviceId) && (await this.desired(deviceId));
-    if (document) this.links.send(deviceId, { kind: 'desired', document });
+  /** Sends the newest desired document again; does nothing for a device that is not connected. */
+  nudge(deviceId: string): Promise<void> {
+    return this.inTurn(deviceId, async () => {
+      const newest = this.links.get(deviceId) && (await this.assignments.newest(deviceId));
+      if (newest) this.send(newest);
+    });
+  }
+
+  private send(document: DesiredDocument & { readonly deviceId: string }): void {
+    this.links.send(document.deviceId, { kind: 'desired', document });
   }
 
   private decide(device: DeviceRecord, version: ModelVersion, newest: AssignmentRecord | null): AssignmentDecision {
@@ -138,7 +158,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       contextTokens: contextTokens(version),
       targetInterTokenMs: this.config.targetInterTokenMs,
       latencyCorrection: device.latencyCorrection,
-      current: newest && { modelVersionId: newest.modelVersionId, sliceId: newest.sliceId, steadiness: newest.explanation.steadiness },
+      current: newest && { modelVersionId: newest.modelVersionId, sliceId: newest.sliceId, steadiness: newest.steadiness },
       measured: measured && { interTokenMs: measured.interTokenMs, tokens: measured.tokens, slowWindows: measured.slowWindows },
       nowMs: Date.now(),
       policy: { ...DEFAULT_POLICY, dwellMs: this.config.upgradeDwellMs },
@@ -174,9 +194,11 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       reason: decision.reason,
       msg: 'slice assigned',
     });
-    this.links.send(device.id, { kind: 'desired', document: { ...next, modelName: version.name } });
+    const { explanation, ...document } = next;
+    const written = { ...document, modelName: version.name, steadiness: explanation.steadiness, createdAt: new Date() };
+    this.send(written);
     this.fleet.changed(device.id);
-    return { ...next, createdAt: new Date() };
+    return written;
   }
 
   /** Closes the loop: a window's measurement corrects the prediction, and may move the device. */
@@ -185,7 +207,8 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     const interTokenMs = mean(window.interToken);
     if (!newest || newest.sliceId !== window.sliceId || newest.modelVersionId !== window.modelVersionId || interTokenMs === undefined) return;
     if (window.interToken.count < WINDOW_TOKENS_MIN) return;
-    const predictedMs = newest.explanation.candidates.find((candidate) => candidate.sliceId === window.sliceId)?.uncorrectedInterTokenMs;
+    const explanation = await this.assignments.explanation(window.deviceId, newest.generation);
+    const predictedMs = explanation?.candidates.find((candidate) => candidate.sliceId === window.sliceId)?.uncorrectedInterTokenMs;
     if (predictedMs === undefined) return;
     const { latencyCorrection } = await this.fleet.record(window.deviceId);
     await this.fleet.setLatencyCorrection(
@@ -207,21 +230,19 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
 
   /** Anti-entropy: what a lost message or a silent device left behind is found here. */
   private async sweep(): Promise<void> {
+    for await (const ids of this.fleet.behind()) await Promise.all(ids.filter((id) => this.links.get(id)).map((id) => this.nudge(id)));
     const nowMs = Date.now();
-    for (const device of await this.fleet.records()) {
-      if (!this.links.get(device.id)) continue;
-      if (device.generation > (device.observed?.generation ?? 0) && device.phase !== 'failed') await this.nudge(device.id);
-      const learned = this.measured.get(device.id);
-      if (learned && nowMs - learned.atMs < IDLE_MS) continue;
-      this.measured.delete(device.id);
-      if (Math.abs(Math.log(device.latencyCorrection)) < 0.05) continue;
-      await this.fleet.setLatencyCorrection(device.id, relaxCorrection(device.latencyCorrection, SWEEP_MS, CORRECTION_HALF_LIFE_MS));
-      await this.evaluate(device.id);
-    }
+    for (const [id, { atMs }] of this.measured) if (nowMs - atMs >= IDLE_MS) this.measured.delete(id);
+    for await (const devices of this.fleet.corrected(CORRECTION_TOLERANCE))
+      for (const { id, latencyCorrection } of devices) {
+        if (!this.links.get(id) || this.measured.has(id)) continue;
+        await this.fleet.setLatencyCorrection(id, relaxCorrection(latencyCorrection, SWEEP_MS, CORRECTION_HALF_LIFE_MS));
+        await this.evaluate(id);
+      }
   }
 
   private async evaluateUnassigned(): Promise<void> {
-    for (const device of await this.fleet.records()) if (device.generation === 0) await this.evaluate(device.id);
+    await Promise.all((await this.fleet.unassigned()).map((id) => this.evaluate(id)));
   }
 
   private async inTurn<T>(deviceId: string, work: () => Promise<T>): Promise<T> {

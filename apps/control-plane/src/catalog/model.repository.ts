@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 
 export interface ModelRow {
@@ -13,6 +14,15 @@ const LIST_MAX = 200;
 
 @Injectable()
 export class ModelRepository {
+  private readonly finds = new Batcher<string, ModelRow | null>(async (ids) => {
+    const rows = await this.prisma.modelVersion.findMany({ where: { id: { in: [...new Set(ids)] } }, select: ROW });
+    return ids.map((id) => rows.find((row) => row.id === id) ?? null);
+  });
+  private readonly currents = new Batcher<undefined, string | undefined>(async (asked) => {
+    const id = await this.readCurrentId();
+    return asked.map(() => id);
+  });
+
   constructor(private readonly prisma: PrismaService) {}
 
   /** Newest first; at most 200. */
@@ -20,8 +30,8 @@ export class ModelRepository {
     return this.prisma.modelVersion.findMany({ select: ROW, orderBy: { createdAt: 'desc' }, take: LIST_MAX });
   }
 
-  async find(id: string): Promise<ModelRow | null> {
-    return this.prisma.modelVersion.findUnique({ where: { id }, select: ROW });
+  find(id: string): Promise<ModelRow | null> {
+    return this.finds.add(id);
   }
 
   async manifest(id: string): Promise<Uint8Array | undefined> {
@@ -49,7 +59,11 @@ export class ModelRepository {
   }
 
   /** The version that the newest update of the whole fleet brought, else the first that was published. */
-  async currentId(): Promise<string | undefined> {
+  currentId(): Promise<string | undefined> {
+    return this.currents.add(undefined);
+  }
+
+  private async readCurrentId(): Promise<string | undefined> {
     const update = await this.prisma.update.findFirst({
       where: { wholeFleet: true },
       orderBy: { createdAt: 'desc' },

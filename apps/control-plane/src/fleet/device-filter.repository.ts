@@ -9,6 +9,12 @@ export interface Present {
   readonly suspect: readonly string[];
 }
 
+/** Devices by name, those after the name `after`. */
+export interface NamePage {
+  readonly after: string;
+  readonly limit: number;
+}
+
 type Sql = Prisma.Sql;
 const { sql } = Prisma;
 
@@ -42,9 +48,10 @@ const ORDERS: Record<Order, Sql> = { '==': sql`=`, '!=': sql`<>`, '<': sql`<`, '
 export class DeviceFilterRepository {
   constructor(private readonly prisma: PrismaService) {}
 
-  /** Ids of the devices for which the condition holds, by name. */
-  async matching(condition: Condition, present: Present): Promise<string[]> {
-    const rows = await this.prisma.$queryRaw<{ id: string }[]>`SELECT d.id FROM devices d WHERE ${where(condition, present)} ORDER BY d.name`;
+  /** Ids of the devices for which the condition holds, by name: all, or one page. */
+  async matching(condition: Condition, present: Present, page?: NamePage): Promise<string[]> {
+    const rows = await this.prisma.$queryRaw<{ id: string }[]>`
+      SELECT d.id FROM devices d WHERE ${where(condition, present)} AND d.name > ${page?.after ?? ''} ORDER BY d.name LIMIT ${page?.limit ?? null}::bigint`;
     return rows.map((row) => row.id);
   }
 }

@@ -84,6 +84,10 @@ export class DeviceLinks {
     return this.links.get(deviceId)?.send(message) ?? false;
   }
 
+  get count(): number {
+    return this.links.size;
+  }
+
   all(): DeviceLink[] {
     return [...this.links.values()];
   }

@@ -1,20 +1,30 @@
 import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Query } from '@nestjs/common';
 import { ApiBody, ApiNoContentResponse, ApiOkResponse, ApiQuery, ApiTags } from '@nestjs/swagger';
+import { z } from 'zod';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import type { DeviceView } from './device.js';
 import { LabelPatch } from './device-labels.js';
-import { FleetService } from './fleet.service.js';
+import { DEVICE_PAGE_MAX, FleetService } from './fleet.service.js';
+
+const List = z.object({
+  filter: z.string().optional(),
+  limit: z.coerce.number().int().min(1).max(DEVICE_PAGE_MAX).optional(),
+  after: z.string().max(200).optional(),
+});
 
 @ApiTags('devices')
 @Controller('api/v1/devices')
 export class DeviceController {
   constructor(private readonly fleet: FleetService) {}
 
+  /** One page; a page that is shorter than its limit is the last one. */
   @Get()
   @ApiQuery({ name: 'filter', required: false, description: 'Which devices, in CEL.', example: 'labels.site == "berlin" && presence == "online"' })
+  @ApiQuery({ name: 'limit', required: false, type: 'integer', description: `At most, and without it, ${DEVICE_PAGE_MAX}.` })
+  @ApiQuery({ name: 'after', required: false, type: String, description: 'The name of the last device of the page before.' })
   @ApiOkResponse({ description: 'The devices, by name.' })
-  list(@Query('filter') filter?: string): Promise<DeviceView[]> {
-    return this.fleet.list(filter);
+  list(@Query(new ZodPipe(List)) query: z.infer<typeof List>): Promise<DeviceView[]> {
+    return this.fleet.list(query);
   }
 
   @Get(':id')

@@ -1,15 +1,47 @@
 import { randomUUID } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { Histogram } from '@matfleet/model';
+import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
-import type { Device, Prisma } from '../generated/prisma/client.js';
+import { Prisma, type Device } from '../generated/prisma/client.js';
 import type { LabelPatch, Labels } from './device-labels.js';
-import type { Capabilities, DeviceRecord, Observed, Phase, PhaseReport } from './device.js';
+import type { NamePage } from './device-filter.repository.js';
+import type { Capabilities, DeviceRecord, Hello, Observed, Phase, PhaseReport } from './device.js';
 import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 
-/** Devices and their latency in PostgreSQL. */
+type Row = Omit<Device, 'publicKeyHash' | 'createdAt' | 'bootId'>;
+
+const COLUMNS = Prisma.raw(
+  `d.id, d.name, d.labels, d.agent_version AS "agentVersion", d.epoch, d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase,
+   d.phase_error AS "phaseError", d.fetched_bytes AS "fetchedBytes", d.total_bytes AS "totalBytes", d.latency_correction AS "latencyCorrection"`,
+);
+/** The newest desired document of device `d`, as `a`. */
+const NEWEST = Prisma.raw('assignments a ON a.device_id = d.id AND a.generation = d.generation');
+const PAGE = 1_000;
+const time = (at: Date): Prisma.Sql => Prisma.sql`${at.toISOString()}::timestamptz AT TIME ZONE 'UTC'`;
+
+/** Devices and their latency in PostgreSQL. What sessions ask for is answered in batches. */
 @Injectable()
 export class DeviceRepository {
+  private readonly finds = new Batcher<string, Row | null>(async (ids) => {
+    const rows = await this.prisma.$queryRaw<Row[]>`SELECT ${COLUMNS} FROM devices d WHERE d.id = ANY(${ids})`;
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    return ids.map((id) => byId.get(id) ?? null);
+  });
+  private readonly keyHashes = new Batcher<string, string | null>(async (ids) => {
+    const rows = await this.prisma.$queryRaw<{ id: string; hash: string }[]>`SELECT id, public_key_hash AS hash FROM devices WHERE id = ANY(${ids})`;
+    const byId = new Map(rows.map((row) => [row.id, row.hash]));
+    return ids.map((id) => byId.get(id) ?? null);
+  });
+  private readonly hellos = new Batcher<Hello & { id: string }, Row | null>(
+    (hellos) => this.writeHellos(hellos),
+    ({ id }) => id,
+  );
+  private readonly reports = new Batcher<PhaseReport & { id: string; epoch: bigint }, boolean>(
+    (reports) => this.writeReports(reports),
+    ({ id }) => id,
+  );
+
   constructor(private readonly prisma: PrismaService) {}
 
   /** By name: all, or these. */
@@ -21,8 +53,17 @@ export class DeviceRepository {
     return this.prisma.device.count();
   }
 
+  /** By name, those after `after`. */
+  async page({ after, limit }: NamePage): Promise<DeviceRecord[]> {
+    return (await this.prisma.device.findMany({ where: { name: { gt: after } }, orderBy: { name: 'asc' }, take: limit })).map(record);
+  }
+
+  async ids(): Promise<string[]> {
+    return (await this.prisma.device.findMany({ select: { id: true } })).map((row) => row.id);
+  }
+
   async find(id: string): Promise<DeviceRecord | null> {
-    const row = await this.prisma.device.findUnique({ where: { id } });
+    const row = await this.finds.add(id);
     return row && record(row);
   }
 
@@ -32,8 +73,8 @@ export class DeviceRepository {
   }
 
   /** The public key that a device's certificate must carry. */
-  async keyHashOf(id: string): Promise<string | null> {
-    return (await this.prisma.device.findUnique({ where: { id }, select: { publicKeyHash: true } }))?.publicKeyHash ?? null;
+  keyHashOf(id: string): Promise<string | null> {
+    return this.keyHashes.add(id);
   }
 
   /** A taken name gets the first free number. */
@@ -56,39 +97,47 @@ export class DeviceRepository {
   }
 
   /** Raises the epoch; null for an unknown device. */
-  async hello(
-    id: string,
-    hello: { bootId: string; agentVersion: string; capabilities: Capabilities; observed: Observed | null },
-    now: Date,
-  ): Promise<DeviceRecord | null> {
-    const data = {
-      epoch: { increment: 1 },
-      bootId: hello.bootId,
-      agentVersion: hello.agentVersion,
-      capabilities: hello.capabilities as unknown as Prisma.InputJsonValue,
-      lastSeenAt: now,
-      ...(hello.observed && { observed: hello.observed as unknown as Prisma.InputJsonValue }),
-    };
-    if ((await this.prisma.device.count({ where: { id } })) === 0) return null;
-    return record(await this.prisma.device.update({ where: { id }, data }));
+  async hello(id: string, hello: Hello): Promise<DeviceRecord | null> {
+    const row = await this.hellos.add({ ...hello, id });
+    return row && record(row);
   }
 
-  /** Only from the session that holds the epoch. What runs is always news; progress and failure count only for the newest generation. */
-  async report(id: string, epoch: bigint, report: PhaseReport): Promise<boolean> {
-    const progress = {
-      phase: report.phase,
-      phaseError: report.error,
-      fetchedBytes: BigInt(report.fetchedBytes),
-      totalBytes: BigInt(report.totalBytes),
-    };
-    const [current, observed] = await this.prisma.$transaction([
-      this.prisma.device.updateMany({ where: { id, epoch, generation: BigInt(report.generation) }, data: progress }),
-      this.prisma.device.updateMany({
-        where: { id, epoch },
-        data: report.observed ? { observed: report.observed as unknown as Prisma.InputJsonValue } : { epoch },
-      }),
-    ]);
-    return current.count === 1 || (observed.count === 1 && report.observed !== null);
+  private async writeHellos(hellos: readonly (Hello & { id: string })[]): Promise<(Row | null)[]> {
+    const rows = await this.prisma.$queryRaw<Row[]>`
+      UPDATE devices d
+      SET epoch = d.epoch + 1, boot_id = h."bootId", agent_version = h."agentVersion", capabilities = h.capabilities,
+          observed = COALESCE(h.observed, d.observed), last_seen_at = ${time(new Date())}
+      FROM jsonb_to_recordset(${JSON.stringify(hellos)}::jsonb)
+        AS h(id text, "bootId" text, "agentVersion" text, capabilities jsonb, observed jsonb)
+      WHERE d.id = h.id
+      RETURNING ${COLUMNS}`;
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    return hellos.map(({ id }) => byId.get(id) ?? null);
+  }
+
+  /**
+   * Only from the session that holds the epoch. What runs is always news; progress and failure count only for the newest generation. False when
+   * nothing was written.
+   */
+  report(id: string, epoch: bigint, report: PhaseReport): Promise<boolean> {
+    return this.reports.add({ ...report, id, epoch });
+  }
+
+  private async writeReports(reports: readonly (PhaseReport & { id: string; epoch: bigint })[]): Promise<boolean[]> {
+    const input = JSON.stringify(reports.map((report) => ({ ...report, epoch: Number(report.epoch) })));
+    const rows = await this.prisma.$queryRaw<{ id: string }[]>`
+      UPDATE devices d
+      SET observed = COALESCE(r.observed, d.observed),
+          phase = CASE WHEN r.generation = d.generation THEN r.phase ELSE d.phase END,
+          phase_error = CASE WHEN r.generation = d.generation THEN r.error ELSE d.phase_error END,
+          fetched_bytes = CASE WHEN r.generation = d.generation THEN r."fetchedBytes" ELSE d.fetched_bytes END,
+          total_bytes = CASE WHEN r.generation = d.generation THEN r."totalBytes" ELSE d.total_bytes END
+      FROM jsonb_to_recordset(${input}::jsonb)
+        AS r(id text, epoch bigint, generation bigint, phase text, observed jsonb, "fetchedBytes" bigint, "totalBytes" bigint, error text)
+      WHERE d.id = r.id AND d.epoch = r.epoch AND (r.generation = d.generation OR r.observed IS NOT NULL)
+      RETURNING d.id`;
+    const written = new Set(rows.map((row) => row.id));
+    return reports.map(({ id }) => written.has(id));
   }
 
   /** The labels after it; reads under a lock, so that two patches at once both count. Null for an unknown device. */
@@ -111,9 +160,10 @@ export class DeviceRepository {
     await this.prisma.device.updateMany({ where: { id }, data: { latencyCorrection } });
   }
 
-  /** One statement for all devices that beat since the last flush. */
+  /** A statement for a thousand devices that beat since the last flush. */
   async flushSeen(ids: readonly string[], at: Date): Promise<void> {
-    if (ids.length > 0) await this.prisma.device.updateMany({ where: { id: { in: [...ids] } }, data: { lastSeenAt: at } });
+    for (let from = 0; from < ids.length; from += PAGE)
+      await this.prisma.$executeRaw`UPDATE devices SET last_seen_at = ${time(at)} WHERE id = ANY(${ids.slice(from, from + PAGE)})`;
   }
 
   async addWindows(windows: readonly LatencyWindow[]): Promise<void> {
@@ -145,10 +195,10 @@ export class DeviceRepository {
     await this.prisma.latencyWindow.deleteMany({ where: { windowStart: { lt: before } } });
   }
 
-  /** By device, newest first, at most 2000 rows. */
-  async windowsSince(since: Date, deviceId?: string): Promise<Map<string, LatencyReport[]>> {
+  /** Of these devices, newest first; at most 2000 rows. */
+  async windowsSince(since: Date, deviceIds: readonly string[]): Promise<Map<string, LatencyReport[]>> {
     const rows = await this.prisma.latencyWindow.findMany({
-      where: { windowStart: { gte: since }, ...(deviceId && { deviceId }) },
+      where: { windowStart: { gte: since }, deviceId: { in: [...deviceIds] } },
       orderBy: { windowStart: 'desc' },
       take: 2_000,
     });
@@ -169,31 +219,44 @@ export class DeviceRepository {
   }
 
   /** The newest desired document of each device. */
-  async desired(
-    deviceIds: readonly string[],
-  ): Promise<Map<string, { generation: number; modelVersionId: string; modelName: string; sliceId: string; reason: string }>> {
-    const rows = await this.prisma.assignment.findMany({
-      where: { deviceId: { in: [...deviceIds] } },
-      orderBy: [{ deviceId: 'asc' }, { generation: 'desc' }],
-      distinct: ['deviceId'],
-      select: { deviceId: true, generation: true, modelVersionId: true, sliceId: true, reason: true, modelVersion: { select: { name: true } } },
-    });
-    return new Map(
-      rows.map((row) => [
-        row.deviceId,
-        {
-          generation: Number(row.generation),
-          modelVersionId: row.modelVersionId,
-          modelName: row.modelVersion.name,
-          sliceId: row.sliceId,
-          reason: row.reason,
-        },
-      ]),
-    );
+  async desired(deviceIds: readonly string[]): Promise<Map<string, Wanted>> {
+    const rows = await this.prisma.$queryRaw<(Omit<Wanted, 'generation'> & { deviceId: string; generation: bigint })[]>`
+      SELECT d.id AS "deviceId", a.generation, a.model_version_id AS "modelVersionId", m.name AS "modelName", a.slice_id AS "sliceId", a.reason
+      FROM devices d JOIN ${NEWEST} JOIN model_versions m ON m.id = a.model_version_id WHERE d.id = ANY(${deviceIds})`;
+    return new Map(rows.map(({ deviceId, generation, ...row }) => [deviceId, { ...row, generation: Number(generation) }]));
+  }
+
+  /** Devices after `afterId`, by id, whose newest document they do not show yet and have not failed; at most 1000. */
+  async behind(afterId: string): Promise<string[]> {
+    const rows = await this.prisma.$queryRaw<{ id: string }[]>`
+      SELECT d.id FROM devices d
+      WHERE d.id > ${afterId} AND d.generation > COALESCE((d.observed->>'generation')::bigint, 0) AND d.phase IS DISTINCT FROM 'failed'
+      ORDER BY d.id LIMIT ${PAGE}`;
+    return rows.map((row) => row.id);
+  }
+
+  /** Devices after `afterId`, by id, whose learned correction lies beyond `tolerance` of 1; at most 1000. */
+  async corrected(tolerance: number, afterId: string): Promise<{ id: string; latencyCorrection: number }[]> {
+    return this.prisma.$queryRaw`
+      SELECT id, latency_correction AS "latencyCorrection" FROM devices
+      WHERE id > ${afterId} AND abs(ln(latency_correction)) >= ${tolerance} ORDER BY id LIMIT ${PAGE}`;
+  }
+
+  /** Devices that never had a desired document, though they said what they can do. */
+  async unassigned(): Promise<string[]> {
+    return (await this.prisma.device.findMany({ where: { generation: 0n, epoch: { gt: 0n } }, select: { id: true } })).map((row) => row.id);
   }
 }
 
-const record = (row: Device): DeviceRecord => ({
+interface Wanted {
+  readonly generation: number;
+  readonly modelVersionId: string;
+  readonly modelName: string;
+  readonly sliceId: string;
+  readonly reason: string;
+}
+
+const record = (row: Row): DeviceRecord => ({
   id: row.id,
   name: row.name,
   labels: row.labels as unknown as Labels,

@@ -1,4 +1,4 @@
-import { Args, ID, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
+import { Args, ID, Int, Mutation, Parent, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
 import { changes } from '../events/changes.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { ZodPipe } from '../zod.pipe.js';
@@ -17,9 +17,13 @@ export class DeviceResolver {
     private readonly events: FleetEvents,
   ) {}
 
-  @Query(() => [DeviceType])
-  devices(@Args('filter', FILTER) filter?: string): Promise<DeviceView[]> {
-    return this.fleet.list(filter ?? undefined);
+  @Query(() => [DeviceType], { description: 'By name, those after the name `after`; at most 1000.' })
+  devices(
+    @Args('filter', FILTER) filter?: string,
+    @Args('first', { type: () => Int, nullable: true }) first?: number,
+    @Args('after', { type: () => String, nullable: true }) after?: string,
+  ): Promise<DeviceView[]> {
+    return this.fleet.list({ filter: filter ?? undefined, limit: first ?? undefined, after: after ?? undefined });
   }
 
   @Query(() => DeviceType)

@@ -24,6 +24,14 @@ export interface Observed {
   readonly sliceId: string;
 }
 
+/** What a device says of itself when it opens a session. */
+export interface Hello {
+  readonly bootId: string;
+  readonly agentVersion: string;
+  readonly capabilities: Capabilities;
+  readonly observed: Observed | null;
+}
+
 export type Phase = 'fetching' | 'verifying' | 'activating' | 'active' | 'failed';
 
 export interface DeviceRecord {

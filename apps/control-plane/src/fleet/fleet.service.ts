@@ -1,10 +1,10 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { Subject } from 'rxjs';
 import { CONFIG, type Config } from '../config.js';
-import { presence, sweepLeases, type Lease, type Presence } from '../domain/presence.js';
+import { presence, sweepLeases, type Presence } from '../domain/presence.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
-import type { Capabilities, DeviceRecord, DeviceView, Observed, PhaseReport } from './device.js';
+import type { DeviceRecord, DeviceView, Hello, PhaseReport } from './device.js';
 import { parseFilter } from './device-filter.js';
 import { DeviceFilterRepository, type Present } from './device-filter.repository.js';
 import { LABELS_MAX, type LabelPatch } from './device-labels.js';
@@ -21,6 +21,14 @@ export interface Beat {
   readonly latency: readonly LatencyReport[];
 }
 
+export interface DeviceQuery {
+  readonly filter?: string | undefined;
+  /** At most, and without it, DEVICE_PAGE_MAX. */
+  readonly limit?: number | undefined;
+  /** The name of the last device of the page before. */
+  readonly after?: string | undefined;
+}
+
 /** What only a live session knows. */
 export interface LiveState {
   readonly epoch: bigint;
@@ -28,7 +36,22 @@ export interface LiveState {
   readonly engineReady: boolean;
 }
 
-const FLUSH_MS = 15_000;
+/** A device with a lease, or whose lease ran out in this process's life. One small object each: there are many. */
+interface Live extends LiveState {
+  readonly deviceId: string;
+  epoch: bigint;
+  queued: number;
+  engineReady: boolean;
+  lastBeatMs: number;
+  connected: boolean;
+  /** The presence that was told last. */
+  shown: Presence;
+  /** Has beaten since the last flush. */
+  seen: boolean;
+}
+
+const FLUSH_MS = 60_000;
+export const DEVICE_PAGE_MAX = 1_000;
 const LATENCY_SHOWN_MS = 15 * 60_000;
 const LATENCY_KEPT_MS = 7 * 24 * 3_600_000;
 
@@ -38,10 +61,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   /** Latency windows as they close, for whoever learns from them. */
   readonly closedWindows = new Subject<LatencyWindow>();
   private readonly log = new Logger('fleet');
-  private readonly leases = new Map<string, Lease>();
-  private readonly live = new Map<string, LiveState>();
-  private readonly shown = new Map<string, Presence>();
-  private readonly seen = new Set<string>();
+  private readonly live = new Map<string, Live>();
   private readonly windows: LatencyWindows;
   private timers: NodeJS.Timeout[] = [];
   private lastSweepMs = performance.now();
@@ -98,31 +118,35 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   }
 
   /** Opens a session: raises the epoch, which ends whatever session the device had before. */
-  async hello(
-    deviceId: string,
-    hello: { bootId: string; agentVersion: string; capabilities: Capabilities; observed: Observed | null },
-  ): Promise<DeviceRecord> {
-    const device = await this.devices.hello(deviceId, hello, new Date());
+  async hello(deviceId: string, hello: Hello): Promise<DeviceRecord> {
+    const device = await this.devices.hello(deviceId, hello);
     if (!device) throw new DomainError('permission-denied', `device ${deviceId} is not part of this fleet any more`);
-    this.leases.set(deviceId, { deviceId, lastBeatMs: performance.now(), connected: true });
-    this.live.set(deviceId, { epoch: device.epoch, queued: 0, engineReady: hello.observed !== null });
+    const { epoch } = device;
+    const engineReady = hello.observed !== null;
+    const fresh = { epoch, queued: 0, engineReady, lastBeatMs: performance.now(), connected: true, seen: false };
+    const live = this.live.get(deviceId);
+    // Of two at once the higher epoch holds the lease, whichever answer came first.
+    if (!live) this.live.set(deviceId, { deviceId, shown: 'offline', ...fresh });
+    else if (live.epoch < epoch) Object.assign(live, fresh);
     this.changed(deviceId);
     return device;
   }
 
   /** No database write: the lease is memory, the time is flushed for all devices together. */
   beat(deviceId: string, epoch: bigint, beat: Beat): void {
-    if (this.live.get(deviceId)?.epoch !== epoch) return;
-    this.leases.set(deviceId, { deviceId, lastBeatMs: performance.now(), connected: true });
-    const before = this.live.get(deviceId);
-    this.live.set(deviceId, { epoch, queued: beat.queued, engineReady: beat.engineReady });
-    this.seen.add(deviceId);
+    const live = this.live.get(deviceId);
+    if (live?.epoch !== epoch) return;
+    const engineChanged = live.engineReady !== beat.engineReady;
+    live.lastBeatMs = performance.now();
+    live.connected = true;
+    live.seen = true;
+    live.queued = beat.queued;
+    live.engineReady = beat.engineReady;
     for (const report of beat.latency) {
       const closed = this.windows.add(deviceId, report, Date.now());
       if (closed) this.close([closed]);
     }
-    if (beat.latency.length > 0 || before?.engineReady !== beat.engineReady || this.presenceOf(deviceId) !== this.shown.get(deviceId))
-      this.changed(deviceId);
+    if (beat.latency.length > 0 || engineChanged || live.shown !== 'online') this.changed(deviceId);
   }
 
   async report(deviceId: string, epoch: bigint, report: PhaseReport): Promise<void> {
@@ -131,22 +155,28 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 
   /** The session's stream has ended. The lease runs on. */
   disconnected(deviceId: string, epoch: bigint): void {
-    const lease = this.leases.get(deviceId);
-    if (!lease || this.live.get(deviceId)?.epoch !== epoch) return;
-    this.leases.set(deviceId, { ...lease, connected: false });
+    const live = this.live.get(deviceId);
+    if (live?.epoch !== epoch) return;
+    live.connected = false;
     this.changed(deviceId);
   }
 
   presenceOf(deviceId: string): Presence {
-    return presence(this.leases.get(deviceId), performance.now(), this.config);
+    return presence(this.live.get(deviceId), performance.now(), this.config);
   }
 
   liveState(deviceId: string): LiveState | undefined {
     return this.live.get(deviceId);
   }
 
-  records(): Promise<DeviceRecord[]> {
-    return this.devices.list();
+  /** Devices that this process has seen. */
+  get size(): number {
+    return this.live.size;
+  }
+
+  /** Of every device, whether it is here or not. */
+  ids(): Promise<string[]> {
+    return this.devices.ids();
   }
 
   async record(deviceId: string): Promise<DeviceRecord> {
@@ -155,9 +185,16 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     return device;
   }
 
-  /** By name: every device, or those of a filter. Throws `invalid-argument` for what is no filter. */
-  async list(filter?: string): Promise<DeviceView[]> {
-    return this.views(await this.devices.list(filter === undefined ? undefined : await this.idsOf(filter)));
+  /** By name: a page of all devices, or of those of a filter. Throws `invalid-argument` for what is no filter. */
+  async list({ filter, limit = DEVICE_PAGE_MAX, after = '' }: DeviceQuery = {}): Promise<DeviceView[]> {
+    const page = { after, limit: Math.max(1, Math.min(limit, DEVICE_PAGE_MAX)) };
+    if (filter === undefined) return this.views(await this.devices.page(page));
+    return this.views(await this.devices.list(await this.filters.matching(parseFilter(filter).condition, this.present(), page)));
+  }
+
+  /** Every device, by name: as large as the fleet. */
+  async every(): Promise<DeviceView[]> {
+    return this.views(await this.devices.list());
   }
 
   /** Ids of the devices that a filter means, by name. */
@@ -167,9 +204,10 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 
   present(): Present {
     const present: Record<'online' | 'suspect', string[]> = { online: [], suspect: [] };
-    for (const id of this.leases.keys()) {
-      const shown = this.presenceOf(id);
-      if (shown !== 'offline') present[shown].push(id);
+    const nowMs = performance.now();
+    for (const live of this.live.values()) {
+      const shown = presence(live, nowMs, this.config);
+      if (shown !== 'offline') present[shown].push(live.deviceId);
     }
     return present;
   }
@@ -200,8 +238,29 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   async remove(deviceId: string): Promise<void> {
     if (!(await this.devices.remove(deviceId))) throw new DomainError('not-found', `there is no device ${deviceId}`);
     this.links.get(deviceId)?.close('the device was removed from the fleet');
-    for (const held of [this.leases, this.live, this.shown]) held.delete(deviceId);
+    this.live.delete(deviceId);
     this.changed(deviceId);
+  }
+
+  /** Devices whose newest desired document is not what they run, in parts of at most 1000. */
+  behind(): AsyncGenerator<string[]> {
+    return pages(
+      (after) => this.devices.behind(after),
+      (id) => id,
+    );
+  }
+
+  /** Devices whose latency correction lies further than `tolerance` (natural logarithm) from 1, in parts of at most 1000. */
+  corrected(tolerance: number): AsyncGenerator<{ id: string; latencyCorrection: number }[]> {
+    return pages(
+      (after) => this.devices.corrected(tolerance, after),
+      ({ id }) => id,
+    );
+  }
+
+  /** Devices that have spoken and have nothing to run yet. */
+  unassigned(): Promise<string[]> {
+    return this.devices.unassigned();
   }
 
   setLatencyCorrection(deviceId: string, correction: number): Promise<void> {
@@ -214,15 +273,16 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   }
 
   changed(deviceId: string): void {
-    this.shown.set(deviceId, this.presenceOf(deviceId));
+    const live = this.live.get(deviceId);
+    if (live) live.shown = this.presenceOf(deviceId);
     this.events.emit({ kind: 'device-changed', deviceId });
   }
 
   private async views(records: readonly DeviceRecord[]): Promise<DeviceView[]> {
-    const single = records.length === 1 ? records[0]!.id : undefined;
+    const ids = records.map((device) => device.id);
     const [desired, windows] = await Promise.all([
-      this.devices.desired(records.map((device) => device.id)),
-      this.devices.windowsSince(new Date(Date.now() - LATENCY_SHOWN_MS), single),
+      this.devices.desired(ids),
+      this.devices.windowsSince(new Date(Date.now() - LATENCY_SHOWN_MS), ids),
     ]);
     return records.map((device) => {
       const open = this.windows.openWindow(device.id);
@@ -235,7 +295,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
         labels: device.labels,
         agentVersion: device.agentVersion,
         presence: this.presenceOf(device.id),
-        lastSeenAt: device.lastSeenAt,
+        lastSeenAt: this.lastSeenOf(device),
         capabilities: device.capabilities,
         desired: desired.get(device.id) ?? null,
         observed: device.observed,
@@ -249,26 +309,25 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     });
   }
 
+  /** The database knows it up to the last flush. */
+  private lastSeenOf({ id, lastSeenAt }: DeviceRecord): Date | null {
+    const live = this.live.get(id);
+    return live?.seen ? new Date(Date.now() - (performance.now() - live.lastBeatMs)) : lastSeenAt;
+  }
+
   /** Presence changes by silence, so somebody must look. */
   private async sweep(): Promise<void> {
     const nowMs = performance.now();
-    const sweep = sweepLeases(
-      [...this.leases.values()].filter((lease) => this.shown.get(lease.deviceId) !== 'offline'),
-      nowMs,
-      this.config,
-      nowMs - this.lastSweepMs,
-      this.config.heartbeatMs,
-      this.braked,
-    );
+    const leases = [...this.live.values()].filter((lease) => lease.shown !== 'offline');
+    const sweep = sweepLeases(leases, nowMs, this.config, nowMs - this.lastSweepMs, this.config.heartbeatMs, this.braked);
     this.lastSweepMs = nowMs;
     this.braked = sweep.braked;
     if (sweep.braked) {
       this.log.warn(`no lease expires: ${sweep.reason}`);
-      for (const lease of this.leases.values())
-        if (this.shown.get(lease.deviceId) !== 'offline') this.leases.set(lease.deviceId, { ...lease, lastBeatMs: nowMs });
+      for (const lease of leases) lease.lastBeatMs = nowMs;
     }
     for (const deviceId of sweep.expired) this.links.get(deviceId)?.close('the lease ran out');
-    for (const deviceId of this.leases.keys()) if (this.presenceOf(deviceId) !== this.shown.get(deviceId)) this.changed(deviceId);
+    for (const { deviceId, shown } of leases) if (this.presenceOf(deviceId) !== shown) this.changed(deviceId);
     this.close(this.windows.closeDue(Date.now()));
   }
 
@@ -279,10 +338,18 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   }
 
   private async flush(): Promise<void> {
-    const ids = [...this.seen];
-    this.seen.clear();
+    const ids: string[] = [];
+    for (const live of this.live.values()) {
+      if (live.seen) ids.push(live.deviceId);
+      live.seen = false;
+    }
     await this.devices.flushSeen(ids, new Date());
   }
+}
+
+/** One page after another, each read when the one before is done with. */
+async function* pages<T>(read: (after: string) => Promise<T[]>, idOf: (item: T) => string): AsyncGenerator<T[]> {
+  for (let page = await read(''); page.length > 0; page = await read(idOf(page.at(-1)!))) yield page;
 }
 
 /** What remains of the wanted name in the characters of a host name. */

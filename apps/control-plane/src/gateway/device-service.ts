@@ -1,70 +1,76 @@
-import { status, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall } from '@grpc/grpc-js';
-import type {
-  DeviceServiceServer,
-  EnrollRequest,
-  EnrollResponse,
-  SessionRequest,
-  SessionResponse,
-  SyncRequest,
-  SyncResponse,
-} from '@matfleet/protocol';
+import { Metadata, status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
+import type { ServerSurfaceCall } from '@grpc/grpc-js/build/src/server-call.js';
+import type { DeviceServiceServer, EnrollRequest, EnrollResponse, SyncRequest, SyncResponse } from '@matfleet/protocol';
 import type { Authority } from '../access/authority.js';
 import { readCertificateRequest } from '../access/certificate-authority.js';
 import type { JoinTokenService } from '../access/join-token.service.js';
 import { fence } from '../domain/epoch.js';
 import { DomainError, grpcStatusOf } from '../errors.js';
-import { identify } from './device-auth.js';
+import type { Metrics } from '../telemetry.js';
+import { Admission, TooMany } from './admission.js';
+import { claimedName, identify } from './device-auth.js';
 import { DeviceSession, type Features, type Transport } from './device-session.js';
-import { TokenBucket } from './token-bucket.js';
+import { Outbox } from './outbox.js';
+import { SessionStream, type SessionCall } from './session-stream.js';
 
-/** Messages that may wait for a slow device before its session is ended. */
-const OUTBOUND_MAX = 1_024;
-const HELLO_TIMEOUT_MS = 10_000;
 const SYNC_MESSAGES_MAX = 256;
-const NEW_SESSIONS_PER_SECOND = 200;
 
 export interface DeviceServiceParts {
   readonly features: Features;
   readonly authority: Authority;
   readonly tokens: JoinTokenService;
   readonly insecure: boolean;
+  readonly metrics: Metrics;
 }
 
 /** Enrol, Session and Sync, over raw grpc-js so that cancellation and backpressure stay ours. */
 export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
-  const { features, insecure } = parts;
+  const { features, insecure, metrics } = parts;
   const { report } = features;
-  const newSessions = new TokenBucket(NEW_SESSIONS_PER_SECOND, 2 * NEW_SESSIONS_PER_SECOND, performance.now());
+  const admission = new Admission(performance.now());
   const polled = new Map<string, PolledSession>();
-  const admit = (): void => {
-    if (!newSessions.take(performance.now()))
-      throw new DomainError('resource-exhausted', `more than ${NEW_SESSIONS_PER_SECOND} new sessions a second: come back a little later`);
+  const admit = (decide: (nowMs: number) => void): void => {
+    try {
+      decide(performance.now());
+    } catch (error) {
+      if (error instanceof TooMany) metrics.refusedSessions.inc({ reason: error.refusal });
+      throw error;
+    }
+  };
+  /** The device of a call that opens a session. A stranger takes no place in the queue, and a place is taken before the database is asked. */
+  const admitted = (call: ServerSurfaceCall): Promise<string> => {
+    const name = claimedName(call, insecure);
+    admit((nowMs) => admission.open(name, nowMs));
+    return identify(call, features.fleet, insecure);
   };
 
   return {
     enroll: unary(report, async (call: ServerUnaryCall<EnrollRequest, EnrollResponse>) => {
-      admit();
+      admit((nowMs) => admission.enrol(nowMs));
       return enrol(parts, call.request);
     }),
 
-    session: (call: ServerDuplexStream<SessionRequest, SessionResponse>) => {
-      void runSession(call, { features, insecure, admit }).catch((error: unknown) => {
+    session: (call: SessionCall) => {
+      const fail = (error: unknown): void => {
         const refusal = grpcError(error);
         if (refusal.code === status.INTERNAL) report(error);
         call.emit('error', refusal);
-      });
+      };
+      void (async () => new SessionStream(call, features, await admitted(call), fail).start())().catch(fail);
     },
 
     sync: unary(report, async (call: ServerUnaryCall<SyncRequest, SyncResponse>) => {
-      const deviceId = await identify(call, features.fleet, insecure);
       const { epoch, messages } = call.request;
       if (messages.length > SYNC_MESSAGES_MAX)
         throw new DomainError('invalid-argument', `${messages.length} messages in one Sync, at most ${SYNC_MESSAGES_MAX} are taken`);
       const first = messages[0]?.message;
+      const deviceId = await (first?.$case === 'hello' ? admitted(call) : identify(call, features.fleet, insecure));
       if (first?.$case === 'hello') {
-        admit();
-        const transport = new Outbox();
-        polled.set(deviceId, { transport, session: await DeviceSession.open(features, deviceId, first.value, transport) });
+        const outbox = new Outbox();
+        const forget = (): void => void (polled.get(deviceId)?.outbox === outbox && polled.delete(deviceId));
+        const transport: Transport = { write: (message) => outbox.add(message), close: forget };
+        const session = await DeviceSession.open(features, deviceId, first.value, transport);
+        polled.set(deviceId, { outbox, session });
       }
       const held = polled.get(deviceId);
       if (!held) throw new DomainError('failed-precondition', 'the first Sync carries Hello');
@@ -77,33 +83,15 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
         throw new DomainError('failed-precondition', `epoch ${held.session.epoch} has ended: begin again with Hello`);
       }
       for (const message of first?.$case === 'hello' ? messages.slice(1) : messages) await held.session.accept(message);
-      return { messages: held.transport.take() };
+      return { messages: held.outbox.take() };
     }),
   };
 }
 
 interface PolledSession {
   readonly session: DeviceSession;
-  readonly transport: Outbox;
-}
-
-/** What waits for the next Sync of a device. */
-class Outbox implements Transport {
-  private waiting: SessionResponse[] = [];
-
-  write(message: SessionResponse): boolean {
-    if (this.waiting.length >= OUTBOUND_MAX) return false;
-    this.waiting.push(message);
-    return true;
-  }
-
-  end(): void {
-    this.waiting = [];
-  }
-
-  take(): SessionResponse[] {
-    return this.waiting.splice(0);
-  }
+  /** What waits for the device's next Sync. */
+  readonly outbox: Outbox;
 }
 
 async function enrol({ features, authority, tokens }: DeviceServiceParts, request: EnrollRequest): Promise<EnrollResponse> {
@@ -118,52 +106,6 @@ async function enrol({ features, authority, tokens }: DeviceServiceParts, reques
     certificatePem: await authority.ca.issueDevice(csr, device.id, new Date()),
     caPem: authority.ca.certificatePem,
   };
-}
-
-async function runSession(
-  call: ServerDuplexStream<SessionRequest, SessionResponse>,
-  parts: { features: Features; insecure: boolean; admit: () => void },
-): Promise<void> {
-  parts.admit();
-  const deviceId = await identify(call, parts.features.fleet, parts.insecure);
-  let session: DeviceSession | undefined;
-  const transport: Transport = {
-    write: (message) => {
-      if (call.cancelled || call.writableEnded || call.destroyed) return false;
-      if (call.writableLength >= OUTBOUND_MAX) {
-        session?.close(`${call.writableLength} messages wait for a device that does not read them`);
-        return false;
-      }
-      call.write(message);
-      return true;
-    },
-    end: () => call.end(),
-  };
-  const lateHello = setTimeout(
-    () => call.emit('error', grpcError(new DomainError('deadline-exceeded', `no Hello within ${HELLO_TIMEOUT_MS} ms`))),
-    HELLO_TIMEOUT_MS,
-  );
-  call.once('cancelled', () => session?.finish('the stream was cut'));
-  call.once('close', () => session?.finish('the stream was closed'));
-  try {
-    for await (const request of call as AsyncIterable<SessionRequest>) {
-      if (session) await session.accept(request);
-      else {
-        clearTimeout(lateHello);
-        if (request.message?.$case !== 'hello')
-          throw new DomainError('failed-precondition', `a session begins with Hello, not with ${request.message?.$case ?? 'an unknown message'}`);
-        session = await DeviceSession.open(parts.features, deviceId, request.message.value, transport);
-        if (call.cancelled) session.finish('the stream was cut');
-      }
-    }
-    session?.finish('the device ended the stream');
-    call.end();
-  } catch (error) {
-    session?.finish(error instanceof Error ? error.message : 'the stream failed');
-    if (!call.cancelled) throw error;
-  } finally {
-    clearTimeout(lateHello);
-  }
 }
 
 function unary<Q, A>(
@@ -182,8 +124,15 @@ function unary<Q, A>(
   };
 }
 
+/** How long a refused caller should wait, milliseconds. */
+export const RETRY_AFTER = 'retry-after-ms';
+
 /** Refusals as they are; faults of ours without their inside. */
-export function grpcError(error: unknown): Error & { code: status; details: string } {
+export function grpcError(error: unknown): Error & { code: status; details: string; metadata?: Metadata } {
   const refusal = error instanceof DomainError ? error : new DomainError('internal', 'the control plane failed to answer; its log says why');
-  return Object.assign(new Error(refusal.message), { code: grpcStatusOf(refusal.code) as status, details: refusal.message });
+  const answer = Object.assign(new Error(refusal.message), { code: grpcStatusOf(refusal.code) as status, details: refusal.message });
+  if (!(refusal instanceof TooMany)) return answer;
+  const metadata = new Metadata();
+  metadata.set(RETRY_AFTER, String(refusal.retryAfterMs));
+  return Object.assign(answer, { metadata });
 }

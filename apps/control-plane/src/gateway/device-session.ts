@@ -1,11 +1,14 @@
-import type { Hello, SessionRequest, SessionResponse } from '@matfleet/protocol';
+import type { Hello, Report, SessionRequest, SessionResponse } from '@matfleet/protocol';
 import type { AssignmentService } from '../assignment/assignment.service.js';
 import type { Config } from '../config.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLink, DeviceLinks, Outbound } from '../fleet/device-links.js';
 import type { FleetService } from '../fleet/fleet.service.js';
 import type { AttemptHub } from '../inference/attempt-hub.js';
-import { attemptEventOf, beatOf, capabilitiesOf, observedOf, phaseReportOf, toWire } from './wire.js';
+import { reconnectJitterMs } from './admission.js';
+import { attemptEventOf, beatOf, capabilitiesOf, observedOf, phaseReportOf, text, toWire } from './wire.js';
+
+const RETIRED_COME_BACK_MS = 5_000;
 
 /** What a session hands its messages to. */
 export interface Features {
@@ -20,31 +23,41 @@ export interface Features {
 
 /** The way back to the device: a stream, or the answer of the next Sync. */
 export interface Transport {
-  /** False when the device does not keep up. */
+  /** False when the message is lost: the session has ended, or the device does not keep up. */
   write(message: SessionResponse): boolean;
-  end(reason: string): void;
+  close(): void;
 }
 
 /** One device's session, whatever carries it. Opened by Hello; a newer Hello of the same device ends it. */
 export class DeviceSession implements DeviceLink {
   private ended = false;
+  private reportedSequence = 0n;
+  private sentGeneration = 0;
 
   private constructor(
     private readonly features: Features,
     private readonly transport: Transport,
     readonly deviceId: string,
     readonly epoch: bigint,
+    /** On the monotonic clock; each session's own, so that a fleet that came together does not go together. */
+    private readonly retiresAtMs: number,
   ) {}
 
   static async open(features: Features, deviceId: string, hello: Hello, transport: Transport): Promise<DeviceSession> {
-    const { fleet, links, assignments, config, report } = features;
+    const { fleet, links, assignments, config } = features;
     const device = await fleet.hello(deviceId, {
-      bootId: hello.bootId.slice(0, 100),
-      agentVersion: hello.agentVersion.slice(0, 100),
+      bootId: text(hello.bootId, 100),
+      agentVersion: text(hello.agentVersion, 100),
       capabilities: capabilitiesOf(hello.capabilities),
       observed: observedOf(hello.observed),
     });
-    const session = new DeviceSession(features, transport, deviceId, device.epoch);
+    const session = new DeviceSession(
+      features,
+      transport,
+      deviceId,
+      device.epoch,
+      performance.now() + config.sessionAgeMs * (0.8 + 0.4 * Math.random()),
+    );
     transport.write({
       message: {
         $case: 'welcome',
@@ -53,25 +66,20 @@ export class DeviceSession implements DeviceLink {
           deviceId,
           heartbeatMs: config.heartbeatMs,
           leaseMs: config.leaseMs,
-          reconnectJitterMs: reconnectJitterMs(links.all().length),
+          reconnectJitterMs: reconnectJitterMs(Math.max(links.count, fleet.size)),
           serverTimeUnixMs: BigInt(Date.now()),
         },
       },
     });
-    // Before the session can be sent to, so that a new document is sent once: by the nudge below.
-    const stored = Number(hello.storedGeneration);
-    const newest = await assignments.evaluate(deviceId, stored).catch((error: unknown) => {
-      // A device must get its session although its assignment cannot be decided: it keeps what it runs.
-      report(error);
-      return null;
+    // Reachable only once its document is decided, so that a new document is sent once.
+    await assignments.welcome(deviceId, Number(hello.storedGeneration), () => {
+      if (!links.open(session)) throw new DomainError('unavailable', `device ${deviceId} has opened a newer session`);
     });
-    if (!links.open(session)) throw new DomainError('unavailable', `device ${deviceId} has opened a newer session`);
-    if (newest && newest.generation > stored) await assignments.nudge(deviceId);
     return session;
   }
 
-  /** Messages of one session in their order. Those of a session that was replaced have no effect. */
-  async accept(request: SessionRequest): Promise<void> {
+  /** Messages of one session, each after the one before has been accepted. Those of a session that was replaced have no effect. */
+  accept(request: SessionRequest): Promise<void> | void {
     const { fleet, links, attempts } = this.features;
     if (!links.isCurrent(this)) return;
     const message = request.message;
@@ -79,15 +87,14 @@ export class DeviceSession implements DeviceLink {
       case 'hello':
         throw new DomainError('invalid-argument', 'Hello may come only once in a session');
       case 'heartbeat':
+        if (performance.now() >= this.retiresAtMs && attempts.runningOn(this.deviceId) === 0) return this.retire();
         fleet.beat(this.deviceId, this.epoch, beatOf(message.value));
         this.transport.write({
           message: { $case: 'heartbeatAck', value: { sequence: message.value.sequence, serverTimeUnixMs: BigInt(Date.now()) } },
         });
         return;
       case 'report':
-        await fleet.report(this.deviceId, this.epoch, phaseReportOf(message.value));
-        this.transport.write({ message: { $case: 'reportAck', value: { sequence: message.value.sequence } } });
-        return;
+        return this.report(message.value);
       case 'inferenceEvent': {
         const event = attemptEventOf(message.value);
         if (event) attempts.deliver(this.deviceId, message.value.attemptId, event);
@@ -98,14 +105,35 @@ export class DeviceSession implements DeviceLink {
     }
   }
 
+  /** Reports count in the order of their sequence, whatever the order in which they come: one that was overtaken says nothing new. */
+  private async report(report: Report): Promise<void> {
+    if (report.sequence > this.reportedSequence) {
+      await this.features.fleet.report(this.deviceId, this.epoch, phaseReportOf(report));
+      this.reportedSequence = report.sequence;
+    }
+    this.transport.write({ message: { $case: 'reportAck', value: { sequence: report.sequence } } });
+  }
+
+  /** An older document than the one sent last stays here. */
   send(message: Outbound): boolean {
-    return !this.ended && this.transport.write(toWire(message));
+    if (this.ended) return false;
+    if (message.kind === 'desired') {
+      if (message.document.generation < this.sentGeneration) return true;
+      this.sentGeneration = message.document.generation;
+    }
+    return this.transport.write(toWire(message));
+  }
+
+  /** Every stream ends some time, so that the fleet spreads over the replicas again and nothing leaks for ever. */
+  private retire(): void {
+    this.send({ kind: 'drain', withinMs: RETIRED_COME_BACK_MS, reason: 'the session has reached its age' });
+    this.close('the session has reached its age');
   }
 
   /** Called by the control plane: ends the stream towards the device. */
   close(reason: string): void {
     if (this.ended) return;
-    this.transport.end(reason);
+    this.transport.close();
     this.finish(reason);
   }
 
@@ -118,6 +146,3 @@ export class DeviceSession implements DeviceLink {
     this.features.attempts.lost(this.deviceId, this.epoch, reason);
   }
 }
-
-/** Grows with the fleet, so that a restart of the control plane is not met by everybody at once. */
-const reconnectJitterMs = (devices: number): number => 500 * (Math.max(0, Math.ceil(Math.log2(Math.max(1, devices) / 128))) + 1);

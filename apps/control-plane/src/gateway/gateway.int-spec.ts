@@ -1,6 +1,7 @@
 import 'reflect-metadata';
 import { createHash, webcrypto } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { connect as connectHttp2 } from 'node:http2';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -306,6 +307,27 @@ describe('the device gateway', () => {
         (ended) => ended !== undefined,
       );
       expect(await refused(connect(identity))).toContain('is not part of this fleet');
+    });
+
+    it('answers a call with metadata of 10 KB, and refuses one of 20 KB before any of our code sees it', async () => {
+      const session = connectHttp2(`https://${target}`, { ca: caPem });
+      const outcome = (bytes: number): Promise<string> =>
+        new Promise((resolve) => {
+          const path = '/matfleet.device.v1.DeviceService/Sync';
+          const stream = session.request({
+            ':method': 'POST',
+            ':path': path,
+            'content-type': 'application/grpc',
+            te: 'trailers',
+            padding: 'x'.repeat(bytes),
+          });
+          stream.on('response', (headers) => resolve(`grpc-status ${String(headers['grpc-status'] ?? 'later')}`));
+          stream.on('error', (error) => resolve(error.message));
+          stream.end(Buffer.alloc(5));
+        });
+      expect(await outcome(10_000)).toMatch(/^grpc-status/);
+      expect(await outcome(20_000)).toContain('ENHANCE_YOUR_CALM');
+      session.destroy();
     });
 
     it('serves a range of a chunk to a device, and nothing to a stranger', async () => {

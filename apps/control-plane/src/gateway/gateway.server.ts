@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import { constants } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { Inject, Injectable, Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
+import { Gauge } from 'prom-client';
 import { ArtifactServiceService, DeviceServiceService } from '@matfleet/protocol';
 import { Authority } from '../access/authority.js';
 import type { ServerIdentity } from '../access/certificate-authority.js';
@@ -13,14 +14,31 @@ import { Endpoints } from '../endpoints.js';
 import { DeviceLinks } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import { AttemptHub } from '../inference/attempt-hub.js';
+import { Metrics } from '../telemetry.js';
+import { reconnectJitterMs } from './admission.js';
 import { artifactService } from './artifact-service.js';
+import { CONNECTION_LIMITS, guardConnections } from './connection-guard.js';
 import { deviceService } from './device-service.js';
 
 const DRAIN_MS = 1_000;
 const RENEW_CHECK_MS = 12 * 3_600_000;
 const RENEW_BEFORE_MS = 30 * 24 * 3_600_000;
 const MESSAGE_BYTES_MAX = 1 << 20;
+const METADATA_BYTES_MAX = 16 << 10;
 const STREAMS_PER_CONNECTION_MAX = 64;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** A connection without a call. */
+const IDLE_MS = 5 * 60_000;
+/** Finds connections that are gone; a session's own beats tell earlier that its device is. */
+const KEEPALIVE_MS = 120_000;
+
+/** grpc-js hands these to the HTTP/2 server; of the metadata it knows no limit of its own. */
+const SECURE_OPTIONS = {
+  requestCert: true,
+  rejectUnauthorized: false,
+  handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+  settings: { maxConcurrentStreams: STREAMS_PER_CONNECTION_MAX, maxHeaderListSize: METADATA_BYTES_MAX },
+};
 
 /** Asks for a client certificate without demanding one: enrolment has none yet, and every other method checks for itself. */
 class FleetCredentials extends ServerCredentials {
@@ -28,7 +46,7 @@ class FleetCredentials extends ServerCredentials {
     private readonly caPem: string,
     identity: ServerIdentity,
   ) {
-    super({ requestCert: true, rejectUnauthorized: false }, contextOf(caPem, identity));
+    super(SECURE_OPTIONS, contextOf(caPem, identity));
   }
 
   renew(identity: ServerIdentity): void {
@@ -65,6 +83,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     private readonly assignments: AssignmentService,
     private readonly links: DeviceLinks,
     private readonly attempts: AttemptHub,
+    private readonly metrics: Metrics,
   ) {}
 
   async onApplicationBootstrap(): Promise<void> {
@@ -72,18 +91,26 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     if (insecure && !isLoopback(this.config.deviceHost))
       throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
     const report = (error: unknown): void => this.log.error(error);
-    const { fleet, assignments, links, attempts, config, authority, tokens, catalog } = this;
+    const { fleet, assignments, links, attempts, config, authority, tokens, catalog, metrics } = this;
+    new Gauge({
+      name: 'matfleet_sessions',
+      help: 'Open device sessions of this process.',
+      registers: [metrics.registry],
+      collect() {
+        this.set(links.count);
+      },
+    });
     const server = new Server({
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION_MAX,
-      'grpc.max_metadata_size': 16 * 1024,
-      'grpc.keepalive_time_ms': 30_000,
-      'grpc.keepalive_timeout_ms': 10_000,
+      'grpc.keepalive_time_ms': KEEPALIVE_MS,
+      'grpc.keepalive_timeout_ms': 20_000,
+      'grpc.max_connection_idle_ms': IDLE_MS,
       'grpc.enable_channelz': 0,
     });
     server.addService(
       DeviceServiceService,
-      deviceService({ features: { fleet, assignments, links, attempts, config, report }, authority, tokens, insecure }),
+      deviceService({ features: { fleet, assignments, links, attempts, config, report }, authority, tokens, insecure, metrics }),
     );
     server.addService(ArtifactServiceService, artifactService({ catalog, fleet, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
@@ -92,6 +119,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     const port = await new Promise<number>((resolve, reject) =>
       server.bindAsync(address(host, devicePort), credentials, (error, bound) => (error ? reject(error) : resolve(bound))),
     );
+    guardConnections(server, CONNECTION_LIMITS, (reason) => metrics.refusedSessions.inc({ reason }));
     this.server = server;
     const publicHost = this.config.devicePublicHost ?? (host === '0.0.0.0' || host === '::' ? hostname() : host);
     this.endpoints.deviceUrl = `${insecure ? 'http' : 'https'}://${address(publicHost, port)}`;
@@ -104,8 +132,9 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     clearInterval(this.renewal);
     const server = this.server;
     if (!server) return;
+    const withinMs = reconnectJitterMs(this.links.count);
     for (const link of this.links.all()) {
-      link.send({ kind: 'drain', withinMs: DRAIN_MS, reason: 'the control plane shuts down' });
+      link.send({ kind: 'drain', withinMs, reason: 'the control plane shuts down' });
       link.close('the control plane shuts down');
     }
     await new Promise<void>((resolve) => {

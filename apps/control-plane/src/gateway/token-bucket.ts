@@ -1,11 +1,15 @@
-/** Lets `perSecond` through on average and `burst` at once. */
+/** Lets `perSecond` through on average and `burst` at once. Who does not get through is told when to come back, each at a moment of its own. */
 export class TokenBucket {
   private tokens: number;
+  /** Moments up to this one are promised to those who were turned away. */
+  private promisedUntilMs = 0;
 
   constructor(
     private readonly perSecond: number,
     private readonly burst: number,
     private atMs: number,
+    /** The furthest moment that is promised: beyond it, callers share the last one. */
+    private readonly waitMaxMs = 60_000,
   ) {
     this.tokens = burst;
   }
@@ -16,5 +20,12 @@ export class TokenBucket {
     if (this.tokens < 1) return false;
     this.tokens -= 1;
     return true;
+  }
+
+  /** Milliseconds after which a caller that was turned away finds room: one after another, as fast as tokens come. */
+  retryAfterMs(nowMs: number): number {
+    const nextMs = Math.max(nowMs, this.promisedUntilMs) + 1_000 / this.perSecond;
+    this.promisedUntilMs = Math.min(nextMs, nowMs + this.waitMaxMs);
+    return Math.ceil(this.promisedUntilMs - nowMs);
   }
 }

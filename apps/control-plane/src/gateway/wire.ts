@@ -28,14 +28,14 @@ export function capabilitiesOf(wire: WireCapabilities | undefined): Capabilities
     architecture: text(wire.architecture),
     platform: text(wire.platform),
     cores: wire.cores,
-    cpuFeatures: wire.cpuFeatures.slice(0, LIST_MAX).map(text),
+    cpuFeatures: wire.cpuFeatures.slice(0, LIST_MAX).map((value) => text(value)),
     totalMemoryBytes: Number(wire.totalMemoryBytes),
     availableMemoryBytes: Number(wire.availableMemoryBytes),
     modelMemoryBytes: Number(wire.modelMemoryBytes),
     runtimeMemoryBytes: Number(wire.runtimeMemoryBytes),
     freeDiskBytes: Number(wire.freeDiskBytes),
     memoryBandwidthBytesPerSecond: Number(wire.memoryBandwidthBytesPerSecond),
-    executionProviders: wire.executionProviders.slice(0, LIST_MAX).map(text),
+    executionProviders: wire.executionProviders.slice(0, LIST_MAX).map((value) => text(value)),
     nodeVersion: text(wire.nodeVersion),
     runtimeVersion: text(wire.runtimeVersion),
   };
@@ -159,4 +159,5 @@ function histogramOf(wire: WireHistogram | undefined): Histogram {
   return result.data;
 }
 
-const text = (value: string): string => value.slice(0, TEXT_MAX);
+/** Cut to what is kept, and without what PostgreSQL cannot hold: zero characters, and halves of surrogate pairs. */
+export const text = (value: string, max = TEXT_MAX): string => value.slice(0, max).replaceAll('\0', '').toWellFormed();

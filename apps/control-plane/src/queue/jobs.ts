@@ -18,14 +18,14 @@ const job = <P>(rule: JobRule<P>): JobRule<P> => rule;
 
 /** Every job there is. Start-up refuses when one of them has no handler, or two. */
 export const JOBS = {
-  /** Brings one device of an update to the update's model version. */
+  /** Brings the devices of an update that wait for it to the update's model version, all of them in one run. */
   'push-update': job({
-    payload: z.object({ updateId: z.string().min(1), deviceId: z.string().min(1) }),
+    payload: z.object({ updateId: z.string().min(1) }),
     attempts: 5,
     backoffMs: 1_000,
-    timeoutMs: 30_000,
-    concurrency: 8,
-    id: ({ updateId, deviceId }) => `${updateId}_${deviceId}`,
+    timeoutMs: 5 * 60_000,
+    concurrency: 4,
+    id: ({ updateId }) => updateId,
   }),
   /** Answers one inference on the best device, or on a larger one after it. */
   'run-inference': job({

@@ -10,6 +10,6 @@ export class PushUpdateProcessor implements OnModuleInit {
   ) {}
 
   onModuleInit(): void {
-    this.queue.handle('push-update', ({ updateId, deviceId }) => this.rollout.push(updateId, deviceId));
+    this.queue.handle('push-update', ({ updateId }, { signal }) => this.rollout.push(updateId, signal));
   }
 }

@@ -22,12 +22,14 @@ export interface NewUpdate {
   readonly filter?: string | undefined;
 }
 
-/** Brings devices to a model version: one job a device raises its desired document, and what the device then reports ends its part. */
+/** Brings devices to a model version: one job raises the desired documents of all of them, and what a device then reports ends its part. */
 @Injectable()
 export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   private readonly log = new Logger('rollout');
   /** Devices that some running update waits for; what another replica starts is found by the sweep. */
   private readonly awaited = new Set<string>();
+  /** One job an update, however many of its targets ask for it at once. */
+  private readonly enqueuing = new Map<string, Promise<void>>();
   private subscription: Subscription | undefined;
   private timer: NodeJS.Timeout | undefined;
   private stopped = false;
@@ -68,7 +70,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
     const deviceIds = of.filter === undefined ? of.deviceIds : await this.fleet.idsOf(of.filter);
     if (of.filter !== undefined && deviceIds?.length === 0) throw new DomainError('failed-precondition', 'the filter matches no device');
-    const fleet = new Set((await this.fleet.records()).map((device) => device.id));
+    const fleet = new Set(await this.fleet.ids());
     const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
     if (unknown.length > 0) throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}`);
     const targets = [...new Set(deviceIds ?? fleet)];
@@ -81,10 +83,8 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       deviceIds: targets,
     });
     this.log.log({ updateId: id, modelVersionId, devices: targets.length, msg: 'update started' });
-    for (const deviceId of targets) {
-      this.awaited.add(deviceId);
-      await this.enqueue(id, deviceId);
-    }
+    for (const deviceId of targets) this.awaited.add(deviceId);
+    await this.enqueue(id);
     await this.endIfDone(id);
     this.events.emit({ kind: 'update-changed', updateId: id });
     return this.get(id);
@@ -106,9 +106,20 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   /** One run of the job `push-update`. Safe to repeat: a target that has ended or was pushed already stays as it is. */
-  async push(updateId: string, deviceId: string): Promise<void> {
-    const [target] = await this.updates.openTargets({ updateId, deviceId });
-    if (!target || target.sight.state !== 'pending') return;
+  async push(updateId: string, signal: AbortSignal): Promise<void> {
+    let after = '';
+    for (;;) {
+      const targets = await this.updates.pendingTargets(updateId, after);
+      if (targets.length === 0) return;
+      after = targets.at(-1)!.deviceId;
+      const pushes = await Promise.allSettled(targets.map((target) => this.pushOne(target)));
+      signal.throwIfAborted();
+      for (const push of pushes) if (push.status === 'rejected') throw push.reason;
+    }
+  }
+
+  private async pushOne(target: OpenTarget): Promise<void> {
+    const { updateId, deviceId } = target;
     if (Date.now() >= target.deadlineMs) return this.advance(target);
     try {
       const { generation } = await this.assignment.assignVersion(deviceId, target.modelVersionId, updateId);
@@ -124,7 +135,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   private async advanceDevice(deviceId: string): Promise<void> {
-    const targets = await this.updates.openTargets({ deviceId });
+    const targets = await this.updates.openTargets(deviceId);
     if (targets.length === 0) this.awaited.delete(deviceId);
     for (const target of targets) await this.advance(target);
   }
@@ -135,7 +146,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       case 'wait':
         return;
       case 'push':
-        return this.enqueue(target.updateId, target.deviceId);
+        return this.enqueue(target.updateId);
       case 'succeed':
         return this.end(target, 'succeeded');
       case 'fail':
@@ -158,19 +169,31 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     this.events.emit({ kind: 'update-changed', updateId });
   }
 
-  /** A queue that does not answer loses nothing: the target stays pending, and the sweep asks again. */
-  private async enqueue(updateId: string, deviceId: string): Promise<void> {
-    await this.queue
-      .enqueue('push-update', { updateId, deviceId })
-      .catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)));
+  /** A queue that does not answer loses nothing: the targets stay pending, and the sweep asks again. */
+  private enqueue(updateId: string): Promise<void> {
+    const before = this.enqueuing.get(updateId);
+    if (before) return before;
+    const enqueued = this.queue
+      .enqueue('push-update', { updateId })
+      .catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)))
+      .finally(() => this.enqueuing.delete(updateId));
+    this.enqueuing.set(updateId, enqueued);
+    return enqueued;
   }
 
   /** Finds what a killed process, a lost job or a passed deadline left behind. */
   private async sweep(): Promise<void> {
-    const targets = await this.updates.openTargets();
-    this.awaited.clear();
-    for (const target of targets) this.awaited.add(target.deviceId);
-    for (const target of targets) await this.advance(target);
+    const awaited = new Set<string>();
+    let after = { updateId: '', deviceId: '' };
+    for (;;) {
+      const targets = await this.updates.allOpenTargets(after);
+      if (targets.length === 0) break;
+      after = targets.at(-1)!;
+      for (const target of targets) awaited.add(target.deviceId);
+      await Promise.all(targets.map((target) => this.advance(target)));
+    }
+    // Added, never replaced: an update that began meanwhile waits for its devices too.
+    for (const deviceId of awaited) this.awaited.add(deviceId);
     for (const updateId of await this.updates.endedButRunning()) await this.endIfDone(updateId);
   }
 }

@@ -1,9 +1,12 @@
 import { Injectable } from '@nestjs/common';
+import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 import type { TargetSight, TargetState, UpdateState } from '../domain/update.js';
+import { Prisma } from '../generated/prisma/client.js';
 import type { UpdateView } from './update.js';
 
 const LIST_MAX = 100;
+const PAGE = 500;
 const OPEN: TargetState[] = ['pending', 'pushed'];
 const VIEW = { targets: { include: { device: { select: { name: true } } }, orderBy: { device: { name: 'asc' } } } } as const;
 
@@ -16,15 +19,57 @@ export interface OpenTarget {
   readonly sight: TargetSight;
 }
 
+interface Move {
+  readonly updateId: string;
+  readonly deviceId: string;
+  readonly state: TargetState;
+  readonly generation?: number;
+  readonly error?: string;
+}
+
+interface OpenRow {
+  updateId: string;
+  deviceId: string;
+  modelVersionId: string;
+  deadlineAt: Date;
+  state: string;
+  generation: bigint | null;
+  desiredGeneration: bigint | null;
+  desiredVersionId: string | null;
+  observed: TargetSight['observed'];
+  phase: string | null;
+  phaseError: string | null;
+}
+
+/** Updates and their targets in PostgreSQL. What the reports of many devices ask for is answered in batches. */
 @Injectable()
 export class UpdateRepository {
+  private readonly opens = new Batcher<string, OpenTarget[]>(async (deviceIds) => {
+    const targets = await this.readOpen(Prisma.sql`t.device_id = ANY(${deviceIds})`, Prisma.sql`ORDER BY u.created_at`);
+    const byDevice = new Map<string, OpenTarget[]>(deviceIds.map((id) => [id, []]));
+    for (const target of targets) byDevice.get(target.deviceId)!.push(target);
+    return deviceIds.map((id) => byDevice.get(id)!);
+  });
+  private readonly moves = new Batcher<Move, boolean>(
+    (moves) => this.writeMoves(moves),
+    ({ updateId, deviceId }) => `${updateId}/${deviceId}`,
+  );
+  private readonly states = new Batcher<string, TargetState[]>(async (updateIds) => {
+    const rows = await this.prisma.$queryRaw<{ id: string; state: TargetState }[]>`
+      SELECT DISTINCT update_id AS id, state FROM update_targets WHERE update_id = ANY(${[...new Set(updateIds)]})`;
+    return updateIds.map((id) => rows.filter((row) => row.id === id).map((row) => row.state));
+  });
+
   constructor(private readonly prisma: PrismaService) {}
 
   async create(update: { id: string; modelVersionId: string; wholeFleet: boolean; deadlineAt: Date; deviceIds: readonly string[] }): Promise<void> {
     const { deviceIds, ...row } = update;
-    await this.prisma.update.create({
-      data: { ...row, state: 'running', targets: { createMany: { data: deviceIds.map((deviceId) => ({ deviceId, state: 'pending' })) } } },
-    });
+    await this.prisma.$transaction([
+      this.prisma.update.create({ data: { ...row, state: 'running' } }),
+      this.prisma.$executeRaw`
+        INSERT INTO update_targets (update_id, device_id, state, changed_at)
+        SELECT ${row.id}, device_id, 'pending', ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC' FROM unnest(${deviceIds}::text[]) AS device_id`,
+    ]);
   }
 
   /** Newest first; at most 100. */
@@ -37,33 +82,48 @@ export class UpdateRepository {
     return row ? view(row) : undefined;
   }
 
-  /** Of all updates, of one device, or the single one of an update and a device; the oldest updates first. */
-  async openTargets(of: { updateId?: string; deviceId?: string } = {}): Promise<OpenTarget[]> {
-    const rows = await this.prisma.updateTarget.findMany({
-      where: { ...of, state: { in: OPEN } },
-      include: {
-        update: { select: { modelVersionId: true, deadlineAt: true } },
-        device: { include: { assignments: { orderBy: { generation: 'desc' }, take: 1, select: { generation: true, modelVersionId: true } } } },
+  /** Of one device, the oldest updates first. */
+  openTargets(deviceId: string): Promise<OpenTarget[]> {
+    return this.opens.add(deviceId);
+  }
+
+  /** Of one update, by device id, those after `afterDeviceId` that wait for their push; at most 500. */
+  pendingTargets(updateId: string, afterDeviceId: string): Promise<OpenTarget[]> {
+    return this.readOpen(
+      Prisma.sql`t.update_id = ${updateId} AND t.state = 'pending' AND t.device_id > ${afterDeviceId}`,
+      Prisma.sql`ORDER BY t.device_id LIMIT ${PAGE}`,
+    );
+  }
+
+  /** Of all updates, by update and device, those after the given one; at most 500. */
+  allOpenTargets(after: { updateId: string; deviceId: string }): Promise<OpenTarget[]> {
+    return this.readOpen(
+      Prisma.sql`(t.update_id, t.device_id) > (${after.updateId}, ${after.deviceId})`,
+      Prisma.sql`ORDER BY t.update_id, t.device_id LIMIT ${PAGE}`,
+    );
+  }
+
+  private async readOpen(where: Prisma.Sql, order: Prisma.Sql): Promise<OpenTarget[]> {
+    const rows = await this.prisma.$queryRaw<OpenRow[]>`
+      SELECT t.update_id AS "updateId", t.device_id AS "deviceId", u.model_version_id AS "modelVersionId", u.deadline_at AS "deadlineAt", t.state,
+        t.generation, a.generation AS "desiredGeneration", a.model_version_id AS "desiredVersionId", d.observed, d.phase, d.phase_error AS "phaseError"
+      FROM update_targets t JOIN updates u ON u.id = t.update_id JOIN devices d ON d.id = t.device_id
+        LEFT JOIN assignments a ON a.device_id = d.id AND a.generation = d.generation
+      WHERE t.state IN ('pending', 'pushed') AND ${where} ${order}`;
+    return rows.map((row) => ({
+      updateId: row.updateId,
+      deviceId: row.deviceId,
+      modelVersionId: row.modelVersionId,
+      deadlineMs: row.deadlineAt.getTime(),
+      sight: {
+        state: row.state as TargetState,
+        generation: row.generation === null ? null : Number(row.generation),
+        desired: row.desiredVersionId === null ? null : { generation: Number(row.desiredGeneration), modelVersionId: row.desiredVersionId },
+        observed: row.observed,
+        phase: row.phase,
+        phaseError: row.phaseError,
       },
-      orderBy: { update: { createdAt: 'asc' } },
-    });
-    return rows.map(({ device, update, ...target }) => {
-      const newest = device.assignments[0];
-      return {
-        updateId: target.updateId,
-        deviceId: target.deviceId,
-        modelVersionId: update.modelVersionId,
-        deadlineMs: update.deadlineAt.getTime(),
-        sight: {
-          state: target.state as TargetState,
-          generation: target.generation === null ? null : Number(target.generation),
-          desired: newest ? { generation: Number(newest.generation), modelVersionId: newest.modelVersionId } : null,
-          observed: device.observed as unknown as TargetSight['observed'],
-          phase: device.phase,
-          phaseError: device.phaseError,
-        },
-      };
-    });
+    }));
   }
 
   /** Updates that run although none of their targets does: their process died in between, or all their devices were removed. */
@@ -73,22 +133,25 @@ export class UpdateRepository {
   }
 
   /** Moves a target that has not ended; false when it had. */
-  async move(updateId: string, deviceId: string, to: { state: TargetState; generation?: number; error?: string }): Promise<boolean> {
-    const { count } = await this.prisma.updateTarget.updateMany({
-      where: { updateId, deviceId, state: { in: OPEN } },
-      data: {
-        state: to.state,
-        changedAt: new Date(),
-        ...(to.generation !== undefined && { generation: BigInt(to.generation) }),
-        ...(to.error !== undefined && { error: to.error }),
-      },
-    });
-    return count === 1;
+  move(updateId: string, deviceId: string, to: Omit<Move, 'updateId' | 'deviceId'>): Promise<boolean> {
+    return this.moves.add({ updateId, deviceId, ...to });
   }
 
-  async targetStates(updateId: string): Promise<TargetState[]> {
-    const rows = await this.prisma.updateTarget.findMany({ where: { updateId }, select: { state: true } });
-    return rows.map((row) => row.state as TargetState);
+  private async writeMoves(moves: readonly Move[]): Promise<boolean[]> {
+    const rows = await this.prisma.$queryRaw<{ updateId: string; deviceId: string }[]>`
+      UPDATE update_targets t
+      SET state = m.state, generation = COALESCE(m.generation, t.generation), error = COALESCE(m.error, t.error),
+          changed_at = ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
+      FROM jsonb_to_recordset(${JSON.stringify(moves)}::jsonb) AS m("updateId" text, "deviceId" text, state text, generation bigint, error text)
+      WHERE t.update_id = m."updateId" AND t.device_id = m."deviceId" AND t.state IN ('pending', 'pushed')
+      RETURNING t.update_id AS "updateId", t.device_id AS "deviceId"`;
+    const moved = new Set(rows.map((row) => `${row.updateId}/${row.deviceId}`));
+    return moves.map(({ updateId, deviceId }) => moved.has(`${updateId}/${deviceId}`));
+  }
+
+  /** The states that the update's targets are in, each once. */
+  targetStates(updateId: string): Promise<TargetState[]> {
+    return this.states.add(updateId);
   }
 
   /** True when this call ended it. */

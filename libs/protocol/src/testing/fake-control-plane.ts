@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   experimental,
+  Metadata,
   Server,
   status,
   type ServerDuplexStream,
@@ -42,6 +43,8 @@ export interface FakeControlPlaneOptions {
   readonly onChunkData?: (chunkId: string, offset: number, data: Buffer) => Buffer | undefined;
   /** Refuse streams, as a proxy that breaks them does; Sync still works. */
   readonly refuseStreams?: boolean;
+  /** Turn sessions away as one too many, naming so many milliseconds. */
+  readonly retryAfterMs?: number | undefined;
 }
 
 type Sent = NonNullable<SessionRequest['message']>;
@@ -60,6 +63,8 @@ export class FakeControlPlane {
   joinToken = '';
   port = 0;
   acknowledge = true;
+  /** Sessions that `retryAfterMs` refused. */
+  turnedAway = 0;
   private server = new Server({ 'grpc.enable_channelz': 0 });
   private readonly calls = new Map<string, ServerDuplexStream<SessionRequest, SessionResponse>>();
   private readonly desired = new Map<string, Desired>();
@@ -178,6 +183,13 @@ export class FakeControlPlane {
     const deviceId = commonName(call);
     if (!deviceId) return void call.emit('error', refusal(status.UNAUTHENTICATED, 'no device certificate'));
     if (this.options.refuseStreams) return void call.emit('error', refusal(status.UNAVAILABLE, 'streams do not get through'));
+    const { retryAfterMs } = this.options;
+    if (retryAfterMs !== undefined) {
+      const metadata = new Metadata();
+      metadata.set('retry-after-ms', String(retryAfterMs));
+      this.turnedAway += 1;
+      return void call.emit('error', { ...refusal(status.RESOURCE_EXHAUSTED, 'too many sessions'), metadata });
+    }
     call.on('data', (request: SessionRequest) => {
       for (const response of this.answer(deviceId, request)) call.write(response);
       if (request.message?.$case === 'hello') this.calls.set(deviceId, call);

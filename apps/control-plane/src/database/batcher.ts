@@ -1,0 +1,83 @@
+import { DomainError } from '../errors.js';
+
+const BATCH_MAX = 500;
+const WAITING_MAX = 100_000;
+
+interface Waiting<T, R> {
+  readonly item: T;
+  readonly resolve: (result: R) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * Does together what is asked one by one: whatever comes while a batch is under way forms the next one. A quiet process pays one statement
+ * for one item, a busy one the same statement for hundreds.
+ */
+export class Batcher<T, R> {
+  private waiting: Waiting<T, R>[] = [];
+  private busy = false;
+
+  /**
+   * @param run answers the items of one batch in their order, from a state read after the batch began
+   * @param keyOf items of the same key never share a batch; they run in their order. Absent: any items may
+   */
+  constructor(
+    private readonly run: (items: readonly T[]) => Promise<readonly R[]>,
+    private readonly keyOf?: (item: T) => string,
+  ) {}
+
+  /** Rejects with what its batch rejected with; a fault of one item's data does not spoil the others. */
+  add(item: T): Promise<R> {
+    if (this.waiting.length >= WAITING_MAX)
+      return Promise.reject(new DomainError('unavailable', `${this.waiting.length} statements wait for the database: it does not keep up`));
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ item, resolve, reject });
+      if (this.busy) return;
+      this.busy = true;
+      // What else this turn of the event loop asks for goes along.
+      setImmediate(() => void this.work());
+    });
+  }
+
+  private async work(): Promise<void> {
+    while (this.waiting.length > 0) await this.settle(this.take());
+    this.busy = false;
+  }
+
+  private take(): Waiting<T, R>[] {
+    if (!this.keyOf) return this.waiting.splice(0, BATCH_MAX);
+    const batch: Waiting<T, R>[] = [];
+    const later: Waiting<T, R>[] = [];
+    const keys = new Set<string>();
+    for (const entry of this.waiting) {
+      const key = this.keyOf(entry.item);
+      if (batch.length >= BATCH_MAX || keys.has(key)) later.push(entry);
+      else batch.push(entry);
+      keys.add(key);
+    }
+    this.waiting = later;
+    return batch;
+  }
+
+  private async settle(batch: readonly Waiting<T, R>[]): Promise<void> {
+    try {
+      const results = await this.run(batch.map(({ item }) => item));
+      batch.forEach(({ resolve }, index) => resolve(results[index]!));
+    } catch (error) {
+      if (batch.length === 1 || !isFaultOfData(error)) return batch.forEach(({ reject }) => reject(error));
+      const half = batch.length >> 1;
+      await this.settle(batch.slice(0, half));
+      await this.settle(batch.slice(half));
+    }
+  }
+}
+
+/** PostgreSQL's classes 22, a value that cannot be stored, and 23, a rule that it breaks: the fault of one row, not of the server. */
+function isFaultOfData(error: unknown): boolean {
+  for (let at = error, depth = 0; typeof at === 'object' && at !== null && depth < 6; depth += 1) {
+    const { code, originalCode, meta, driverAdapterError, cause } = at as Record<string, unknown>;
+    if ([code, originalCode].some((value) => typeof value === 'string' && /^2[23][0-9A-Z]{3}$/.test(value))) return true;
+    at = driverAdapterError ?? meta ?? cause;
+  }
+  return false;
+}
