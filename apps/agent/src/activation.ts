@@ -26,7 +26,18 @@ export function engineSpec(store: ChunkStore, slot: Slot, hotRowBytes?: number):
     manifestPath: store.manifestPath(slot.modelVersionId),
     storeDir: store.directory,
     contextTokens: slot.contextTokens,
+    ...facts(store, slot),
     ...(hotRowBytes !== undefined && { hotRowBytes }),
+  };
+}
+
+function facts(store: ChunkStore, slot: Slot): Pick<EngineSpec, 'precision' | 'packageBytes'> {
+  const manifest = store.manifest(slot.modelVersionId);
+  if (!manifest) return {};
+  const { kind, block } = manifest.precision;
+  return {
+    precision: block === null ? kind : `${kind}/${block}`,
+    packageBytes: store.chunks(slot).reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }
 

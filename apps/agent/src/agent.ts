@@ -33,10 +33,9 @@ import { createSupervisor, type Supervisor } from './engine/supervisor.js';
 import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
-import { createLocalServing, type LocalServing } from './serving/local-serving.js';
+import { createLocalServing, type LocalAddress, type LocalServing } from './serving/local-serving.js';
 import { ServingError } from './serving/serving-error.js';
-
-const AGENT_VERSION = '0.1.0';
+import { AGENT_VERSION } from './version.js';
 
 /** The loops of one device and how they are wired: serve locally, hold the session, move towards what is desired. */
 export class Agent {
@@ -79,6 +78,7 @@ export class Agent {
       latency: this.latency,
       socketPath: config.socket,
       port: config.port,
+      ...(config.http && { http: { address: config.http, token: config.httpToken, hosts: config.httpHost } }),
       queueLimit: config.queueLimit,
       stopTimeoutMs: 2_000,
       state: () => ({
@@ -117,7 +117,7 @@ export class Agent {
   }
 
   /** Serves the last committed slice at once, and joins the fleet beside that. Resolves when the local sockets are open. */
-  async start(): Promise<{ readonly socket: string; readonly port: number }> {
+  async start(): Promise<LocalAddress> {
     const { active } = this.journal.current;
     if (active) this.supervisor.resume(engineSpec(this.store, active, this.config.hotRowBytes));
     this.supervisor.onCrashLoop((_spec, reason) => this.backToPrevious(reason));
@@ -284,7 +284,7 @@ export class Agent {
     if (active) this.reconciler.report(active.generation, Phase.PHASE_FAILED, { error: after.failure?.error ?? reason });
   }
 
-  private announce(address: { readonly socket: string; readonly port: number }): void {
+  private announce(address: LocalAddress): void {
     if (!this.config.readyFile) return;
     const { enginePid } = this.supervisor.stats();
     writeFileDurably(this.config.readyFile, `${JSON.stringify({ ...address, pid: process.pid, ...(enginePid > 0 && { enginePid }) })}\n`);

@@ -12,6 +12,13 @@ const bytes = z.union([z.number().int().positive(), z.string()]).transform((valu
   }
 });
 
+/** `127.0.0.1:7481`, `[::1]:7481`. */
+function parseAddress(value: string): { readonly host: string; readonly port: number } | undefined {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(value) ?? [];
+  const host = bracketed ?? plain;
+  return host !== undefined && Number(port) <= 65_535 ? { host, port: Number(port) } : undefined;
+}
+
 const ConfigSchema = z
   .object({
     /** Of the control plane, for example `https://fleet.example:7443`. Absent: the agent serves what it has. */
@@ -33,6 +40,23 @@ const ConfigSchema = z
     socket: z.string().min(1).optional(),
     /** Loopback port of the local service; 0 any free one. */
     port: z.coerce.number().int().min(0).max(65_535).default(7480),
+    /** Where OpenAI's and Ollama's APIs are served: `host:port`, port 0 any free one; or `off`. */
+    http: z
+      .string()
+      .default('127.0.0.1:7481')
+      .transform((value, context) => {
+        const address = parseAddress(value);
+        if (address || value === 'off') return address;
+        context.addIssue({ code: 'custom', message: `${JSON.stringify(value)} is neither host:port nor off` });
+        return z.NEVER;
+      }),
+    /** Callers of the HTTP APIs must give it; needed where other devices can reach the address. */
+    httpToken: z.string().min(16, 'at least 16 characters').optional(),
+    /** Names beside localhost by which callers may address the HTTP APIs. */
+    httpHost: z
+      .union([z.array(z.string()), z.string().transform((value) => value.split(','))])
+      .default([])
+      .transform((names) => names.map((name) => name.trim()).filter(Boolean)),
     readyFile: z.string().min(1).optional(),
     /** Memory for the rows of the embedding tables that the engine used last, bytes. */
     hotRowBytes: bytes.optional(),

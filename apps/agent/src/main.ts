@@ -13,6 +13,9 @@ const command = new Command('matfleet-agent')
   .option('--data <dir>', 'state and model store (default: .data/agent)')
   .option('--socket <path>', 'Unix socket of the local service (default: <data>/agent.sock)')
   .option('--port <number>', 'loopback port of the local service, 0 for any (default: 7480)')
+  .option('--http <address>', "host:port of OpenAI's and Ollama's APIs, port 0 for any, or off (default: 127.0.0.1:7481)")
+  .option('--http-token <token>', 'bearer token of these APIs; needed beyond loopback (better: MATFLEET_HTTP_TOKEN or the config file)')
+  .option('--http-host <names>', 'names beside localhost by which callers may address them, with commas between')
   .option('--ready-file <path>', 'written as JSON once the local service is open, and when the engine changes')
   .option('--ple-cache-rows <number>', 'rows of per-layer embeddings kept in memory')
   .option('--threads <number>', 'threads of one operator')
@@ -60,8 +63,8 @@ process.on('SIGTERM', stop);
 process.on('SIGINT', stop);
 
 try {
-  const { socket, port } = await agent.start();
-  log.info({ socket, port, rssBytes: process.memoryUsage.rss() }, 'serving');
+  const address = await agent.start();
+  log.info({ ...address, rssBytes: process.memoryUsage.rss() }, 'serving');
 } catch (error) {
   log.fatal({ reason: (error as Error).message }, 'cannot start');
   await agent.stop().catch(() => {});

@@ -57,7 +57,7 @@ async function launch(options: AgentOptions): Promise<{ process: ManagedProcess;
     bin.agent,
     [
       ...['--join', options.deviceUrl, '--token', options.token, '--name', options.name, '--model-memory', options.modelMemory],
-      ...['--data', join(options.dir, 'data'), '--socket', socket, '--port', '0', '--ready-file', readyFile],
+      ...['--data', join(options.dir, 'data'), '--socket', socket, '--port', '0', '--http', '127.0.0.1:0', '--ready-file', readyFile],
       ...(options.args ?? []),
     ],
     { logFile: join(options.dir, 'agent.log'), env: options.env },

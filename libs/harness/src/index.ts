@@ -2,6 +2,7 @@ export * from './process.js';
 export * from './workspace.js';
 export * from './control-plane.js';
 export * from './agent.js';
+export * from './standalone-agent.js';
 export * from './fleet-api.js';
 export * from './local-app.js';
 export * from './wait.js';

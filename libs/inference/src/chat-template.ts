@@ -23,15 +23,15 @@ export function chatParts(messages: readonly ChatMessage[]): ChatPart[] {
 }
 
 function checkAlternation(turns: readonly ChatMessage[], offset: number): void {
-  if (turns.length === 0) throw new Error('chat: there is no user message');
+  if (turns.length === 0) throw new RangeError('chat: there is no user message');
   turns.forEach((turn, index) => {
     const expected = index % 2 === 0 ? 'user' : 'model';
     if (turn.role !== expected)
-      throw new Error(
+      throw new RangeError(
         `chat: message ${index + offset + 1} has role ${turn.role}, expected ${expected}: turns alternate user, model, user, and only the first message may be system`,
       );
   });
-  if (turns.length % 2 === 0) throw new Error(`chat: message ${turns.length + offset} has role model, but the last message must be the user's`);
+  if (turns.length % 2 === 0) throw new RangeError(`chat: message ${turns.length + offset} has role model, but the last message must be the user's`);
 }
 
 /** Python's str.strip(), which the template's `trim` means: unlike String.trim it removes U+001C-U+001F and U+0085 and leaves U+FEFF. */

@@ -39,6 +39,10 @@ export interface Engine {
   readonly contextTokens: number;
   /** Chat template and tokenizer; control tokens spelled out in a user's text stay text. */
   tokenize(messages: readonly ChatMessage[]): number[];
+  /** <bos> and the text, without the chat template. */
+  tokenizeText(text: string): number[];
+  /** What a token adds to the text, in UTF-8; none for control tokens. */
+  bytesOf(tokenId: number): Uint8Array;
   /** Yields tokens as they are chosen. Throws when the prompt is empty, does not fit the context or holds an id outside the vocabulary. */
   generate(promptIds: readonly number[], options?: GenerateOptions): AsyncGenerator<TokenEvent, GenerateResult>;
   stats(): EngineStats;
@@ -94,15 +98,27 @@ export interface GenerateOptions {
    * default 0. Every token is still the best of its own logits; a pass over several tokens may differ from single ones in the last bits.
    */
   readonly draftTokens?: number;
+  /** The answer ends before the first of these texts. */
+  readonly stop?: readonly string[];
+  /** Every event tells its token's probability and those of so many best ones, 0 to 20. */
+  readonly topLogprobs?: number;
   readonly signal?: AbortSignal;
 }
 
 export interface TokenEvent {
   readonly tokenId: number;
-  /** Text that is certain now; '' while a character's bytes are incomplete. */
+  /** Text that is certain now; '' while a character's bytes are incomplete or a stop text may have begun. */
   readonly text: string;
   /** The slice that computed it. */
   readonly sliceId: string;
+  readonly logprobs?: TokenLogprobs;
+}
+
+/** Natural logarithms over the model's own distribution, before sampling. */
+export interface TokenLogprobs {
+  readonly logprob: number;
+  /** Best first. */
+  readonly top: readonly { readonly tokenId: number; readonly logprob: number }[];
 }
 
 export interface GenerateResult {
@@ -119,6 +135,8 @@ export interface GenerateResult {
   /** (tokens − 1) / (time of the last token − time of the first); 0 below two tokens. */
   readonly tokensPerSecond: number;
   readonly text: string;
+  /** The end of `text` that no event carried, since it might have become a stop text. */
+  readonly tail: string;
 }
 
 export type PrecisionKind = 'fp32' | 'int8' | 'int4';

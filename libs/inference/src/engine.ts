@@ -67,6 +67,15 @@ class SliceEngine implements Engine {
     return this.tokenizer.encodeChat(messages);
   }
 
+  tokenizeText(text: string): number[] {
+    if (!this.tokenizer) throw new Error(`model ${this.manifest.name} has no tokenizer: give token ids`);
+    return [this.manifest.config.bosTokenId, ...this.tokenizer.encode(text)];
+  }
+
+  bytesOf(tokenId: number): Uint8Array {
+    return this.tokenizer?.bytesOf(tokenId) ?? new Uint8Array();
+  }
+
   async *generate(promptIds: readonly number[], options: GenerateOptions = {}): AsyncGenerator<TokenEvent, GenerateResult> {
     if (this.closed) throw new Error('the engine is closed');
     if (this.busy) throw new Error('the engine serves one inference at a time and is busy');

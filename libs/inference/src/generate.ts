@@ -3,8 +3,10 @@ import type { Decoder } from './decoder.js';
 import type { GenerateOptions, GenerateResult, TokenEvent } from './engine-api.js';
 import type { KvCache } from './kv-cache.js';
 import { eager, paceAfter, proposeDraft } from './ngram-draft.js';
+import { logprobsAt, MOST_LOGPROBS } from './logprobs.js';
 import { reusablePositions } from './prefix-reuse.js';
 import { createSampler, isGreedy } from './sampler.js';
+import { createStopText } from './stop-text.js';
 
 export interface TextStream {
   push(tokenId: number): string;
@@ -33,13 +35,17 @@ export async function* generate(
   const draftTokens = options.draftTokens ?? 0;
   if (!(Number.isInteger(draftTokens) && draftTokens >= 0 && draftTokens < chunkTokens))
     throw new Error(`draftTokens is ${draftTokens}; this model takes 0 to ${chunkTokens - 1}`);
+  const { topLogprobs } = options;
+  if (topLogprobs !== undefined && !(Number.isInteger(topLogprobs) && topLogprobs >= 0 && topLogprobs <= MOST_LOGPROBS))
+    throw new RangeError(`topLogprobs is ${topLogprobs}; it must be 0 to ${MOST_LOGPROBS}`);
   const choose = createSampler(options.sampling, config);
+  const stopText = createStopText(options.stop ?? []);
   const stops = new Set(config.eosTokenIds);
   const text = textStream();
   let whole = '';
   let [outputTokens, firstAt, lastAt, draftedTokens, acceptedTokens] = [0, 0, 0, 0, 0];
 
-  const result = (reason: GenerateResult['reason']): GenerateResult => ({
+  const result = (reason: GenerateResult['reason'], tail = stopText.push(text.end()).text + stopText.end()): GenerateResult => ({
     reason,
     outputTokens,
     promptTokens: promptIds.length,
@@ -48,7 +54,8 @@ export async function* generate(
     acceptedTokens,
     ttftMs: outputTokens > 0 ? firstAt - startedAt : 0,
     tokensPerSecond: outputTokens > 1 && lastAt > firstAt ? ((outputTokens - 1) * 1000) / (lastAt - firstAt) : 0,
-    text: whole + text.end(),
+    text: whole + tail,
+    tail,
   });
 
   let sliceId = options.sliceId ?? defaultSliceId;
@@ -82,10 +89,12 @@ export async function* generate(
       outputTokens--;
       return result('stop');
     }
-    const piece = text.push(tokenId);
+    const { text: piece, stopped } = stopText.push(text.push(tokenId));
     whole += piece;
     ids.push(tokenId);
-    yield { tokenId, text: piece, sliceId };
+    const logprobs = topLogprobs === undefined ? undefined : logprobsAt(logits!, tokenId, topLogprobs, config);
+    yield { tokenId, text: piece, sliceId, ...(logprobs && { logprobs }) };
+    if (stopped) return result('stop', '');
     if (outputTokens >= maxTokens) return result('max-tokens');
     if (ids.length > cache.contextTokens) return result('context-full');
     if (options.signal?.aborted) return result('cancelled');

@@ -23,5 +23,6 @@ export type {
   PrecisionKind,
   SamplingOptions,
   TokenEvent,
+  TokenLogprobs,
 } from './engine-api.js';
 export { loadTokenizer, type Tokenizer } from './tokenizer.js';

@@ -4,6 +4,9 @@ import type { SamplingOptions } from './engine-api.js';
 /** Chooses the next token from one row of logits, (V) -> id. Leaves the row as it is. */
 export type Sampler = (logits: Float32Array) => number;
 
+/** What of a model's config says which ids can be chosen. */
+export type Choosable = Pick<ModelConfig, 'vocabSizePerLayerInput' | 'padTokenId' | 'bosTokenId'>;
+
 /** Gemma 3n's published defaults, for the fields that a sampling request leaves out. */
 const DEFAULTS = { temperature: 1, topK: 64, topP: 0.95 };
 
@@ -15,10 +18,7 @@ export const isGreedy = (sampling: SamplingOptions | undefined): boolean => !sam
  *
  * Never chosen: ids from vocabSizePerLayerInput on (soft tokens, whose embeddings repeat the pad row), <pad> and <bos>. Ties go to the lowest id.
  */
-export function createSampler(
-  sampling: SamplingOptions | undefined,
-  vocab: Pick<ModelConfig, 'vocabSizePerLayerInput' | 'padTokenId' | 'bosTokenId'>,
-): Sampler {
+export function createSampler(sampling: SamplingOptions | undefined, vocab: Choosable): Sampler {
   const { temperature, topK, topP } = sampling ? withDefaults(sampling) : { ...DEFAULTS, temperature: 0 };
   if (!(temperature >= 0 && temperature < Infinity)) throw new Error(`temperature is ${temperature}; it must be a number from 0 (greedy)`);
   if (!(Number.isInteger(topK) && topK >= 0)) throw new Error(`topK is ${topK}; it must be a whole number from 0 (no limit)`);
@@ -40,7 +40,7 @@ export function createSampler(
 }
 
 /** Ids of the `count` highest logits, best first; equal ones in order of their ids. NaN and -Infinity never count. */
-function best(logits: Float32Array, count: number, vocab: Pick<ModelConfig, 'vocabSizePerLayerInput' | 'padTokenId' | 'bosTokenId'>): number[] {
+export function best(logits: Float32Array, count: number, vocab: Choosable): number[] {
   const ids: number[] = [];
   const end = Math.min(vocab.vocabSizePerLayerInput, logits.length);
   let floor = -Infinity; // of the last id kept, once `count` are

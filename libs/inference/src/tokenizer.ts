@@ -14,6 +14,8 @@ export interface Tokenizer {
   /** Text of ids; special tokens and a character left unfinished at the end are dropped. */
   decode(tokenIds: readonly number[]): string;
   textStream(): TextStream;
+  /** What an id adds to the text, in UTF-8: none for special tokens, one byte of a character for byte tokens. */
+  bytesOf(tokenId: number): Uint8Array;
   idOf(token: string): number | undefined;
 }
 
@@ -63,9 +65,15 @@ export function loadTokenizer(file: Uint8Array): Tokenizer {
       return tokenIds.map((id) => stream.push(id)).join('') + stream.end();
     },
     textStream: () => createTextStream(pieceAt),
+    bytesOf(tokenId) {
+      const piece = pieceAt(tokenId);
+      return piece === undefined ? new Uint8Array() : 'byte' in piece ? Uint8Array.of(piece.byte) : utf8.encode(piece.text);
+    },
     idOf,
   };
 }
+
+const utf8 = new TextEncoder();
 
 interface AddedToken {
   readonly id: number;

@@ -47,6 +47,7 @@ export class ChildEngine implements RunningEngine {
   #limit: MemoryLimit | undefined;
   #nextId = 1;
   readonly #answers = new Map<number, PendingAnswer>();
+  readonly #checks = new Map<number, { readonly resolve: (promptTokens: number) => void; readonly reject: (error: EngineError) => void }>();
   #exitReason: string | undefined;
   #killedBecause: string | undefined;
   #stopping: Promise<void> | undefined;
@@ -105,6 +106,16 @@ export class ChildEngine implements RunningEngine {
       signal?.removeEventListener('abort', cancel);
       this.#answers.delete(id);
     }
+  }
+
+  checkPrompt(request: EngineRequest): Promise<number> {
+    if (this.#exitReason !== undefined || this.#stopping)
+      return Promise.reject(new EngineError('unavailable', `the engine of slice ${this.spec.sliceId} has stopped`));
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#checks.set(id, { resolve, reject });
+      this.#send({ kind: 'check-prompt', id, request });
+    });
   }
 
   async golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]> {
@@ -184,7 +195,11 @@ export class ChildEngine implements RunningEngine {
       case 'started':
         return this.#deliver(message.id, { kind: 'started', promptTokens: message.promptTokens });
       case 'token':
-        return this.#deliver(message.id, { kind: 'token', tokenId: message.tokenId, text: message.text, stepMs: message.stepMs });
+        return this.#deliver(message.id, message);
+      case 'fits':
+        this.#checks.get(message.id)?.resolve(message.promptTokens);
+        this.#checks.delete(message.id);
+        return;
       case 'finished': {
         this.#counters = message.counters;
         const answer = this.#answers.get(message.id);
@@ -192,8 +207,11 @@ export class ChildEngine implements RunningEngine {
         return;
       }
       case 'failed': {
+        const error = new EngineError(message.code, message.message);
+        this.#checks.get(message.id)?.reject(error);
+        this.#checks.delete(message.id);
         const answer = this.#answers.get(message.id);
-        void answer?.delivered.then(() => answer.reject(new EngineError(message.code, message.message)));
+        void answer?.delivered.then(() => answer.reject(error));
       }
     }
   }
@@ -246,6 +264,8 @@ export class ChildEngine implements RunningEngine {
     this.#loadResult.reject(new EngineError('start-failed', reason));
     for (const answer of this.#answers.values()) answer.reject(new EngineError('unavailable', reason));
     this.#answers.clear();
+    for (const check of this.#checks.values()) check.reject(new EngineError('unavailable', reason));
+    this.#checks.clear();
     for (const callback of this.#exitCallbacks.splice(0)) callback(reason);
     await limit?.release().catch(() => {});
   }

@@ -8,6 +8,10 @@ export interface EngineSpec {
   /** The directory that holds `chunks/`. */
   readonly storeDir: string;
   readonly contextTokens: number;
+  /** Of the weights, for example `int4/64`. */
+  readonly precision?: string;
+  /** Of the slice's chunks. */
+  readonly packageBytes?: number;
   /** Memory for rows of the embedding tables used last; the engine's own default when absent. */
   readonly hotRowBytes?: number;
 }
@@ -17,9 +21,10 @@ export interface ChatMessage {
   readonly text: string;
 }
 
-/** Either `messages`, put through the model's chat template, or `promptIds`, taken as they are. */
+/** `messages`, put through the model's chat template; or `text`, which the model continues after <bos>; or `promptIds`, taken as they are. */
 export interface EngineRequest {
   readonly messages?: readonly ChatMessage[];
+  readonly text?: string;
   readonly promptIds?: readonly number[];
   /** Absent: what the context still holds. */
   readonly maxTokens?: number;
@@ -27,13 +32,30 @@ export interface EngineRequest {
   readonly sampling?: { readonly temperature?: number; readonly topK?: number; readonly topP?: number; readonly seed?: number };
   /** From nothing and one token a pass, so that not even rounding depends on what the engine did before. */
   readonly reproducible?: boolean;
+  /** The answer ends before the first of these texts. */
+  readonly stop?: readonly string[];
+  /** Every token tells its probability and those of so many best ones. */
+  readonly topLogprobs?: number;
+}
+
+/** Natural logarithm of a token's probability; `bytes` is what it adds to the text, in UTF-8. */
+export interface TokenLogprob {
+  readonly tokenId: number;
+  readonly bytes: readonly number[];
+  readonly logprob: number;
 }
 
 /** `started` comes once, before the first token; `text` may be empty while a character is incomplete. */
 export type EngineEvent =
   | { readonly kind: 'started'; readonly promptTokens: number }
   /** `stepMs`: from the token before it, as the engine measured it; a slow reader does not count. */
-  | { readonly kind: 'token'; readonly tokenId: number; readonly text: string; readonly stepMs: number };
+  | {
+      readonly kind: 'token';
+      readonly tokenId: number;
+      readonly text: string;
+      readonly stepMs: number;
+      readonly logprob?: TokenLogprob & { readonly top: readonly TokenLogprob[] };
+    };
 
 export interface EngineFinished {
   readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
@@ -44,6 +66,8 @@ export interface EngineFinished {
   /** From the engine's receipt of the prompt to its first token. */
   readonly ttftMs: number;
   readonly tokensPerSecond: number;
+  /** The end of the text that came with no token, since it might have become a stop text. */
+  readonly tail: string;
 }
 
 /** Which bound holds the engine's memory. */
@@ -96,6 +120,8 @@ export interface RunningEngine {
    * and resolves with reason `cancelled`. Rejects with EngineError.
    */
   generate(request: EngineRequest, onEvent: (event: EngineEvent) => void | Promise<void>, signal?: AbortSignal): Promise<EngineFinished>;
+  /** Tokens of the request's prompt, while another answer may run. Rejects with EngineError `prompt-too-long` when the context does not hold them. */
+  checkPrompt(request: EngineRequest): Promise<number>;
   /** Greedy continuation of `promptIds` by up to `count` ids (fewer when a stop id comes). */
   golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]>;
   status(): EngineStatus;

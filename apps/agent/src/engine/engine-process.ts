@@ -3,9 +3,9 @@
 import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { openEngine, runtime, threadPolicy, type Engine } from '@matfleet/inference';
+import { openEngine, runtime, threadPolicy, type Engine, type TokenLogprobs } from '@matfleet/inference';
 import { footprint, Manifest, sliceById } from '@matfleet/model';
-import type { EngineFinished, EngineSpec } from './engine-host.js';
+import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
 import type { FromEngine, ThreadTerms, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
@@ -37,6 +37,13 @@ process.on('message', (message: ToEngine) => {
       last = last.then(() => generate(message, answer));
       return;
     }
+    case 'check-prompt':
+      try {
+        send({ kind: 'fits', id: message.id, promptTokens: promptOf(message.request).length });
+      } catch (error) {
+        fail(message.id, error);
+      }
+      return;
     case 'acknowledge': {
       const answer = answers.get(message.id);
       if (answer) {
@@ -97,38 +104,60 @@ async function load(spec: EngineSpec, { box, threads }: ThreadTerms): Promise<vo
   }
 }
 
+class PromptTooLong extends Error {}
+
+/** The prompt's ids; throws PromptTooLong when the context has no room for them and one token of the answer. */
+function promptOf(request: EngineRequest): readonly number[] {
+  if (!engine) throw new Error('no slice is loaded');
+  const { contextTokens } = engine;
+  const ids = request.promptIds ?? (request.text === undefined ? engine.tokenize(request.messages ?? []) : engine.tokenizeText(request.text));
+  if (ids.length >= contextTokens)
+    throw new PromptTooLong(
+      `the prompt has ${ids.length} tokens; the context of ${contextTokens} holds ${contextTokens - 1} of a prompt and one of the answer`,
+    );
+  return ids;
+}
+
+/** Text instead of ids: only this process has the vocabulary. */
+function logprobOf(tokenId: number, { logprob, top }: TokenLogprobs): Extract<EngineEvent, { kind: 'token' }>['logprob'] {
+  const bytes = (id: number): number[] => [...(engine?.bytesOf(id) ?? [])];
+  return { tokenId, bytes: bytes(tokenId), logprob, top: top.map((one) => ({ ...one, bytes: bytes(one.tokenId) })) };
+}
+
+function fail(id: number, error: unknown): void {
+  const code = error instanceof PromptTooLong ? 'prompt-too-long' : error instanceof RangeError ? 'invalid' : 'internal';
+  send({ kind: 'failed', id, code, message: messageOf(error) });
+}
+
 async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>, answer: Answer): Promise<void> {
   try {
     if (!engine) throw new Error('no slice is loaded');
     if (answer.abort.signal.aborted) {
-      const result: EngineFinished = { reason: 'cancelled', promptTokens: 0, cachedPromptTokens: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0 };
+      const none = { promptTokens: 0, cachedPromptTokens: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0, tail: '' };
+      const result: EngineFinished = { reason: 'cancelled', ...none };
       return send({ kind: 'finished', id, result, counters: engine.stats() });
     }
-    const promptIds = request.promptIds ?? engine.tokenize(request.messages ?? []);
-    if (promptIds.length >= engine.contextTokens)
-      return send({
-        kind: 'failed',
-        id,
-        code: 'prompt-too-long',
-        message: `the prompt has ${promptIds.length} tokens; the context of ${engine.contextTokens} holds ${engine.contextTokens - 1} of a prompt and one of the answer`,
-      });
+    const promptIds = promptOf(request);
     send({ kind: 'started', id, promptTokens: promptIds.length });
     let since = performance.now();
     const tokens = engine.generate(promptIds, {
       ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
       ...(request.sampling && { sampling: request.sampling }),
+      ...(request.stop && { stop: request.stop }),
+      ...(request.topLogprobs !== undefined && { topLogprobs: request.topLogprobs }),
       ...(request.reproducible ? { reuse: 'off' } : { draftTokens: DRAFT_TOKENS }),
       signal: answer.abort.signal,
     });
     for (;;) {
       const step = await tokens.next();
       if (step.done) {
-        const { reason, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond } = step.value;
-        const result: EngineFinished = { reason, promptTokens: promptIds.length, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond };
+        const { reason, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond, tail } = step.value;
+        const result: EngineFinished = { reason, promptTokens: promptIds.length, cachedPromptTokens, outputTokens, ttftMs, tokensPerSecond, tail };
         return send({ kind: 'finished', id, result, counters: engine.stats() });
       }
       const now = performance.now();
-      send({ kind: 'token', id, tokenId: step.value.tokenId, text: step.value.text, stepMs: now - since });
+      const { tokenId, text, logprobs } = step.value;
+      send({ kind: 'token', id, tokenId, text, stepMs: now - since, ...(logprobs && { logprob: logprobOf(tokenId, logprobs)! }) });
       since = now;
       answer.credit -= 1;
       // The runtime holds the thread while it computes: without this turn of the event loop, no cancel would be read before the end.
@@ -140,7 +169,7 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
       }
     }
   } catch (error) {
-    send({ kind: 'failed', id, code: error instanceof RangeError ? 'invalid' : 'internal', message: messageOf(error) });
+    fail(id, error);
   } finally {
     answers.delete(id);
   }

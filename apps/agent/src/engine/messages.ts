@@ -1,4 +1,4 @@
-import type { EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
+import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
 
 /** Counters that the engine process reports every second and with every answer. */
 export interface EngineCounters {
@@ -35,6 +35,7 @@ export type ToEngine =
   | { readonly kind: 'load'; readonly spec: EngineSpec; readonly terms: ThreadTerms }
   /** The engine stays at most `window` unacknowledged tokens ahead. */
   | { readonly kind: 'generate'; readonly id: number; readonly request: EngineRequest; readonly window: number }
+  | { readonly kind: 'check-prompt'; readonly id: number; readonly request: EngineRequest }
   | { readonly kind: 'acknowledge'; readonly id: number; readonly tokens: number }
   | { readonly kind: 'cancel'; readonly id: number }
   | { readonly kind: 'stop' };
@@ -45,7 +46,9 @@ export type FromEngine =
   | { readonly kind: 'load-failed'; readonly message: string }
   | { readonly kind: 'started'; readonly id: number; readonly promptTokens: number }
   /** `stepMs`: from the token before it (or the prompt's receipt) to this one, without what the engine waited for acknowledgements. */
-  | { readonly kind: 'token'; readonly id: number; readonly tokenId: number; readonly text: string; readonly stepMs: number }
+  | (Extract<EngineEvent, { kind: 'token' }> & { readonly id: number })
+  /** Answers `check-prompt`; `failed` does where it does not fit. */
+  | { readonly kind: 'fits'; readonly id: number; readonly promptTokens: number }
   | { readonly kind: 'finished'; readonly id: number; readonly result: EngineFinished; readonly counters: EngineCounters }
   | { readonly kind: 'failed'; readonly id: number; readonly code: FailureCode; readonly message: string }
   | { readonly kind: 'counters'; readonly counters: EngineCounters };

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import { status } from '@grpc/grpc-js';
-import { FinishReason, Refusal_Code, type GenerateRequest, type GenerateResponse } from '@matfleet/protocol';
-import { EngineError, type EngineFinished, type RunningEngine } from '../engine/engine-host.js';
+import { FinishReason, Refusal_Code, type GenerateRequest, type GenerateResponse, type Logprobs } from '@matfleet/protocol';
+import { EngineError, type EngineEvent, type EngineFinished, type EngineRequest, type RunningEngine } from '../engine/engine-host.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { LatencyRecorder, LatencySample } from '../latency/latency-recorder.js';
+import { expectedTtftMs, retryAfterMs, type Pace } from './admission.js';
 import { toEngineRequest } from './request.js';
 import { refused, ServingError } from './serving-error.js';
 import { TurnQueue } from './turn-queue.js';
@@ -12,7 +13,7 @@ import { TurnQueue } from './turn-queue.js';
 export interface AnswererOptions {
   readonly supervisor: Supervisor;
   readonly latency: LatencyRecorder;
-  readonly deviceId: () => string;
+  readonly device: () => { readonly deviceId: string; readonly deviceName: string };
   /** Requests that may wait behind the running one. */
   readonly queueLimit: number;
   /** How long a request waits for an engine that is restarting. */
@@ -27,6 +28,12 @@ export interface Expected {
   readonly sliceId: string;
 }
 
+export interface Terms {
+  readonly expected?: Expected;
+  /** Until the caller's deadline. */
+  readonly remainingMs?: number;
+}
+
 type Emit = (event: GenerateResponse) => void | Promise<void>;
 
 const REASONS: Record<EngineFinished['reason'], FinishReason> = {
@@ -39,8 +46,8 @@ const REASONS: Record<EngineFinished['reason'], FinishReason> = {
 /** Answers requests one after the other with the current engine, wherever they came from. */
 export class Answerer {
   readonly #queue: TurnQueue;
-  /** Moving average; says when a refused caller had better come back. */
-  #answerMs = 1_000;
+  /** Moving averages. */
+  #pace: Pace = {};
   #closed = false;
 
   constructor(private readonly options: AnswererOptions) {
@@ -64,23 +71,36 @@ export class Answerer {
    * Emits `started`, deltas and `finished`. Rejects with ServingError. When `signal` aborts it rejects at once with CANCELLED; the turn is kept until the
    * engine has really stopped.
    */
-  async answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, expected?: Expected): Promise<void> {
+  async answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, { expected, remainingMs }: Terms = {}): Promise<void> {
     const arrivedAt = performance.now();
     const engineRequest = toEngineRequest(request);
     if (this.#closed) throw new ServingError(status.UNAVAILABLE, 'the agent is stopping');
     if (!this.options.supervisor.stats().spec) throw noSlice();
     using bound = within(this.options.maxAnswerMs, signal);
     const deadline = bound.signal;
+    const load = { running: this.#queue.held, waiting: this.#queue.waiting };
+    const ttftMs = expectedTtftMs(load, this.#pace);
+    if (remainingMs !== undefined && ttftMs > remainingMs)
+      throw refused(
+        status.DEADLINE_EXCEEDED,
+        Refusal_Code.CODE_DEADLINE,
+        `the first token is expected in ${Math.ceil(ttftMs)} ms, after the deadline in ${Math.floor(remainingMs)} ms; ${load.running} answers run and ${load.waiting} wait`,
+        retryAfterMs(load, this.#pace),
+      );
     const entry = this.#queue.enter(deadline);
-    if (entry === 'full') {
-      const retryAfterMs = Math.min(60_000, Math.max(100, this.#answerMs * (this.#queue.waiting + 1)));
+    if (entry === 'full')
       throw refused(
         status.RESOURCE_EXHAUSTED,
         Refusal_Code.CODE_QUEUE_FULL,
-        `${this.#queue.waiting} requests wait and the queue holds ${this.options.queueLimit}`,
-        retryAfterMs,
+        `${load.waiting} requests wait and the queue holds ${this.options.queueLimit}`,
+        retryAfterMs(load, this.#pace),
       );
-    }
+    // A prompt that does not fit is told while it waits, not after.
+    if (load.running > 0)
+      this.options.supervisor
+        .current()
+        ?.checkPrompt(engineRequest)
+        .catch((error: unknown) => isPromptTooLong(error) && bound.abort(error));
     const done = entry.then(async (release) => {
       try {
         await this.#run(request, engineRequest, emit, deadline, arrivedAt, expected);
@@ -89,13 +109,13 @@ export class Answerer {
       }
     });
     await untilAborted(done, deadline).catch((error: unknown) => {
-      throw toServingError(error, deadline, signal, this.options.maxAnswerMs);
+      throw toServingError(isPromptTooLong(deadline.reason) ? deadline.reason : error, deadline, signal, this.options.maxAnswerMs);
     });
   }
 
   async #run(
     request: GenerateRequest,
-    engineRequest: ReturnType<typeof toEngineRequest>,
+    engineRequest: EngineRequest,
     emit: Emit,
     signal: AbortSignal,
     arrivedAt: number,
@@ -125,33 +145,40 @@ export class Answerer {
           if (signal.aborted) return undefined;
           if (event.kind === 'started') {
             sample.promptTokens = event.promptTokens;
+            const { deviceId, deviceName } = this.options.device();
             const started = {
               requestId: request.requestId || randomUUID(),
-              deviceId: this.options.deviceId(),
+              deviceId,
+              deviceName,
               modelVersionId: spec.modelVersionId,
               modelName: spec.modelName,
               sliceId: spec.sliceId,
               promptTokens: event.promptTokens,
               queueMs: sample.queueMs,
+              ...(spec.precision && { precision: spec.precision }),
             };
             return emit({ event: { $case: 'started', value: started } });
           }
           sample.outputTokens += 1;
           if (sample.ttftMs === undefined) sample.ttftMs = performance.now() - arrivedAt;
           else sample.interTokenMs.push(event.stepMs);
-          return emit({ event: { $case: 'delta', value: { text: event.text, tokenIds: [event.tokenId] } } });
+          return emit({ event: { $case: 'delta', value: { text: event.text, tokenIds: [event.tokenId], ...logprobsOf(event) } } });
         },
         signal,
       );
       if (signal.aborted) return;
-      const { reason, outputTokens, tokensPerSecond, cachedPromptTokens } = finished;
+      const { reason, outputTokens, tokensPerSecond, cachedPromptTokens, tail } = finished;
+      if (tail !== '') await emit({ event: { $case: 'delta', value: { text: tail, tokenIds: [] } } });
       await emit({
         event: {
           $case: 'finished',
           value: { reason: REASONS[reason], outputTokens, ttftMs: sample.ttftMs ?? 0, tokensPerSecond, cachedPromptTokens },
         },
       });
-      this.#answerMs += 0.2 * (performance.now() - startedAt - this.#answerMs);
+      this.#pace = {
+        answerMs: average(this.#pace.answerMs, performance.now() - startedAt),
+        ttftMs: average(this.#pace.ttftMs, (sample.ttftMs ?? performance.now() - arrivedAt) - sample.queueMs),
+      };
     } catch (error) {
       // A request that does not fit says nothing about the device.
       sample.failed = !(error instanceof EngineError && (error.code === 'prompt-too-long' || error.code === 'invalid')) && !signal.aborted;
@@ -184,10 +211,21 @@ export class Answerer {
   }
 }
 
+const average = (before: number | undefined, latest: number): number => (before === undefined ? latest : before + 0.2 * (latest - before));
+
+const isPromptTooLong = (error: unknown): error is EngineError => error instanceof EngineError && error.code === 'prompt-too-long';
+
+function logprobsOf({ logprob }: Extract<EngineEvent, { kind: 'token' }>): { logprobs?: Logprobs } {
+  if (!logprob) return {};
+  const { top, ...chosen } = logprob;
+  const wire = ({ tokenId, bytes, logprob }: typeof chosen) => ({ tokenId, bytes: Uint8Array.from(bytes), logprob, top: [] });
+  return { logprobs: { tokens: [{ ...wire(chosen), top: top.map(wire) }] } };
+}
+
 const noSlice = (): ServingError => refused(status.FAILED_PRECONDITION, Refusal_Code.CODE_NO_SLICE, 'no slice is active on this device yet', 1_000);
 
 /** A signal that aborts with `signal` or after `timeoutMs`, and lets go of both when disposed. */
-function within(timeoutMs: number, signal: AbortSignal): { readonly signal: AbortSignal } & Disposable {
+function within(timeoutMs: number, signal: AbortSignal): { readonly signal: AbortSignal; abort(reason: unknown): void } & Disposable {
   const controller = new AbortController();
   const abort = (): void => controller.abort(signal.reason);
   const timer = setTimeout(() => controller.abort(new Error(`${timeoutMs} ms have passed`)), timeoutMs);
@@ -195,6 +233,7 @@ function within(timeoutMs: number, signal: AbortSignal): { readonly signal: Abor
   else signal.addEventListener('abort', abort, { once: true });
   return {
     signal: controller.signal,
+    abort: (reason) => controller.abort(reason),
     [Symbol.dispose]() {
       clearTimeout(timer);
       signal.removeEventListener('abort', abort);
@@ -214,7 +253,8 @@ function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
 
 function toServingError(error: unknown, deadline: AbortSignal, signal: AbortSignal, maxAnswerMs: number): ServingError {
   if (signal.aborted) return new ServingError(status.CANCELLED, 'the caller cancelled the request or its deadline passed');
-  if (deadline.aborted) return new ServingError(status.DEADLINE_EXCEEDED, `the answer took more than the ${maxAnswerMs} ms that this agent allows`);
+  if (deadline.aborted && !isPromptTooLong(error))
+    return new ServingError(status.DEADLINE_EXCEEDED, `the answer took more than the ${maxAnswerMs} ms that this agent allows`);
   if (error instanceof ServingError) return error;
   if (!(error instanceof EngineError)) return new ServingError(status.INTERNAL, 'the answer could not be delivered', undefined, { cause: error });
   switch (error.code) {

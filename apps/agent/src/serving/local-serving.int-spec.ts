@@ -4,7 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { credentials, Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { FinishReason, InferenceServiceClient, Refusal, Refusal_Code, Role, type GenerateResponse, type GetStatusResponse } from '@matfleet/protocol';
+import {
+  FinishReason,
+  InferenceServiceClient,
+  Refusal,
+  Refusal_Code,
+  Role,
+  type GenerateResponse,
+  type Output,
+  type GetStatusResponse,
+} from '@matfleet/protocol';
 import { service as healthService } from 'grpc-health-check';
 import { tinyPackage, type TinyPackage } from '../../../../test/support/tiny-package.js';
 import { createEngineHost } from '../engine/child-engine-host.js';
@@ -14,17 +23,19 @@ import { createLatencyRecorder } from '../latency/latency-recorder.js';
 import { createLocalServing, type LocalServing, type LocalServingOptions } from './local-serving.js';
 
 const entry = new URL('../../dist/engine/engine-process.js', import.meta.url);
-const request = (over: { maxTokens?: number; text?: string; requestId?: string } = {}) => ({
+const request = (over: { maxTokens?: number; text?: string; requestId?: string; output?: Output } = {}) => ({
   requestId: over.requestId ?? '',
   messages: [{ role: Role.ROLE_USER, parts: [{ content: { $case: 'text' as const, value: over.text ?? 'on' } }] }],
   sampling: undefined,
   maxTokens: over.maxTokens ?? 5,
   task: '',
+  output: over.output,
 });
 
 interface Answer {
   readonly events: GenerateResponse[];
   readonly error: ServiceError | undefined;
+  readonly trailers: Metadata | undefined;
 }
 
 let tiny: TinyPackage;
@@ -43,6 +54,7 @@ const spec = (over: Partial<EngineSpec> = {}): EngineSpec => ({
   manifestPath: tiny.manifestPath,
   storeDir: tiny.dir,
   contextTokens: 128,
+  precision: 'fp32',
   ...over,
 });
 const options = (over: Partial<LocalServingOptions> = {}): LocalServingOptions => ({
@@ -81,13 +93,16 @@ function ask(
 ): Promise<Answer> {
   return new Promise((resolve) => {
     const events: GenerateResponse[] = [];
+    let trailers: Metadata | undefined;
     const call = to.generate(request(over), new Metadata(), { deadline: Date.now() + deadlineMs });
     call.on('data', (event: GenerateResponse) => {
       events.push(event);
       if (event.event?.$case === 'delta') onDelta(() => call.cancel());
     });
-    call.on('error', (error: ServiceError) => resolve({ events, error }));
-    call.on('end', () => resolve({ events, error: undefined }));
+    call.on('status', ({ metadata }) => (trailers = metadata));
+    call.on('error', (error: ServiceError) => resolve({ events, error, trailers }));
+    // The status comes after the last message.
+    call.on('end', () => setImmediate(() => resolve({ events, error: undefined, trailers })));
   });
 }
 
@@ -180,6 +195,52 @@ describe('local serving, with no control plane anywhere', () => {
     expect(error!.code).toBe(status.INVALID_ARGUMENT);
     expect(refusalOf(error).code).toBe(Refusal_Code.CODE_PROMPT_TOO_LONG);
     expect(error!.details).toMatch(/the prompt has \d{3,} tokens; the context of 128/);
+  });
+
+  it('refuses a prompt that does not fit while another answer runs, before its turn', async () => {
+    const engine = supervisor.current()!;
+    const running = ask({ maxTokens: 60 });
+    while (serving.inFlight() === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    const { error } = await ask({ text: 'lights '.repeat(100) });
+    expect(refusalOf(error).code).toBe(Refusal_Code.CODE_PROMPT_TOO_LONG);
+    expect(engine.inFlight()).toBe(1);
+    expect((await running).error).toBeUndefined();
+  });
+
+  it('refuses at once, with the estimate, a request whose deadline would pass before its turn', async () => {
+    const engine = supervisor.current()!;
+    process.kill(engine.pid, 'SIGSTOP');
+    const running = Array.from({ length: 6 }, () => ask({ maxTokens: 100 }));
+    while (serving.queueLength() < 5) await new Promise((resolve) => setTimeout(resolve, 10));
+    const from = Date.now();
+    const { error } = await ask({}, { deadlineMs: 60 });
+    process.kill(engine.pid, 'SIGCONT');
+    expect(error!.code).toBe(status.DEADLINE_EXCEEDED);
+    expect(refusalOf(error)).toMatchObject({
+      code: Refusal_Code.CODE_DEADLINE,
+      message: expect.stringMatching(/expected in \d+ ms, after the deadline/),
+    });
+    expect(Date.now() - from).toBeLessThan(55);
+    await Promise.all(running);
+  });
+
+  it('tells in its trailers who answered and how fast', async () => {
+    const { trailers } = await ask({ maxTokens: 4 });
+    const told = (name: string): string => String(trailers!.get(`x-matfleet-${name}`)[0]);
+    expect([told('device'), told('slice'), told('precision'), told('output-tokens')]).toEqual(['kiosk', 'full', 'fp32', '4']);
+    expect(Number(told('ttft-ms'))).toBeGreaterThan(0);
+    expect(Number(told('inter-token-ms'))).toBeGreaterThan(0);
+  });
+
+  it('ends an answer before a stop text, and gives what only began like one', async () => {
+    const text = ({ events }: Answer): string => events.map(({ event }) => (event?.$case === 'delta' ? event.value.text : '')).join('');
+    const whole = text(await ask({ maxTokens: 30 }));
+    const stop = whole.slice(6, 9);
+    const stopped = await ask({ maxTokens: 30, output: { stop: [stop] } });
+    expect(text(stopped)).toBe(whole.slice(0, whole.indexOf(stop)));
+    expect(stopped.events.at(-1)!.event!.value).toMatchObject({ reason: FinishReason.FINISH_REASON_STOP });
+    expect(text(await ask({ maxTokens: 30, output: { stop: [`${whole.at(-1)}nothing like it`] } }))).toBe(whole);
+    expect((await ask({ output: { stop: ['a', 'b', 'c', 'd', 'e'] } })).error!.code).toBe(status.INVALID_ARGUMENT);
   });
 
   it('says that it answers text only when a part is an image', async () => {

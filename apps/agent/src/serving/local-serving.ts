@@ -1,17 +1,34 @@
 import { chmod } from 'node:fs/promises';
 import { Metadata, Server, ServerCredentials, status, type ServerWritableStream, type ServiceError } from '@grpc/grpc-js';
 import type { RemoteInference } from '@matfleet/device';
-import { InferenceServiceService, Refusal, type GenerateRequest, type GenerateResponse, type GetStatusResponse } from '@matfleet/protocol';
+import {
+  InferenceServiceService,
+  Refusal,
+  type Finished,
+  type GenerateRequest,
+  type GenerateResponse,
+  type GetStatusResponse,
+  type Started,
+} from '@matfleet/protocol';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Supervisor } from '../engine/supervisor.js';
+import { createLocalHttp, type HttpOptions } from '../http/server.js';
 import type { LatencyRecorder } from '../latency/latency-recorder.js';
 import { Answerer } from './answer.js';
+import { provenance, provenanceHeaders } from './provenance.js';
 import { ServingError } from './serving-error.js';
 import { clearSocketPath } from './socket-path.js';
 
+export interface LocalAddress {
+  readonly socket: string;
+  readonly port: number;
+  /** URL of OpenAI's and Ollama's APIs, where they are served. */
+  readonly http?: string;
+}
+
 export interface LocalServing {
-  /** Opens the Unix socket and the loopback port; port 0 means any free one, the answer names it. */
-  start(): Promise<{ readonly socket: string; readonly port: number }>;
+  /** Opens the Unix socket, the loopback port and the HTTP port; port 0 means any free one, the answer names it. */
+  start(): Promise<LocalAddress>;
   /**
    * Runs an inference for the control plane through the same queue as local ones. Resolves after `finished` was emitted; rejects with ServingError,
    * whose `code` is a google.rpc.Code number.
@@ -41,6 +58,8 @@ export interface LocalServingOptions {
   readonly socketMode?: 0o600 | 0o660;
   /** On 127.0.0.1; absent: no TCP port. */
   readonly port?: number;
+  /** Absent: no HTTP. */
+  readonly http?: Omit<HttpOptions, 'clientStallMs'>;
   readonly queueLimit?: number;
   readonly engineWaitMs?: number;
   readonly maxAnswerMs?: number;
@@ -58,7 +77,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
   const answerer = new Answerer({
     supervisor,
     latency: options.latency,
-    deviceId: () => options.state().deviceId,
+    device: options.state,
     queueLimit: options.queueLimit ?? 8,
     engineWaitMs: options.engineWaitMs ?? 5_000,
     maxAnswerMs: options.maxAnswerMs ?? 600_000,
@@ -72,13 +91,22 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
     getStatus: (_call: unknown, callback: (error: ServiceError | null, response?: GetStatusResponse) => void) => callback(null, getStatus()),
   });
 
+  const http = options.http && createLocalHttp({ ...options.http, clientStallMs }, { supervisor, answerer });
+
   async function serve(call: ServerWritableStream<GenerateRequest, GenerateResponse>): Promise<void> {
     const abort = new AbortController();
     // Also when the deadline passes or the connection breaks.
     call.once('cancelled', () => abort.abort());
+    const told: { started?: Started; finished?: Finished } = {};
+    const emit = (response: GenerateResponse): void | Promise<void> => {
+      const { event } = response;
+      if (event?.$case === 'started') told.started = event.value;
+      if (event?.$case === 'finished') told.finished = event.value;
+      return write(call, response, abort.signal);
+    };
     try {
-      await answerer.answer(call.request, (event) => write(call, event, abort.signal), abort.signal);
-      call.end();
+      await answerer.answer(call.request, emit, abort.signal, { remainingMs: remainingMsOf(call) });
+      call.end(told.started && trailers(told.started, told.finished));
     } catch (error) {
       if (call.cancelled) return;
       call.emit('error', toServiceError(error));
@@ -139,7 +167,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       await bindSocket(server, socketPath, options.socketMode ?? 0o600);
       const port = options.port === undefined ? 0 : await bind(server, `127.0.0.1:${options.port}`);
       health.setStatus(SERVICE_NAME, supervisor.stats().ready ? 'SERVING' : 'NOT_SERVING');
-      return { socket: socketPath, port };
+      return { socket: socketPath, port, ...(http && { http: await http.start() }) };
     },
 
     async generateRemote(start, emit, signal) {
@@ -149,7 +177,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       if (signal.aborted) abort();
       else signal.addEventListener('abort', abort, { once: true });
       try {
-        await answerer.answer(start.request, emit, deadline.signal, start);
+        await answerer.answer(start.request, emit, deadline.signal, { expected: start });
       } catch (error) {
         if (deadline.signal.aborted && !signal.aborted)
           throw new ServingError(status.DEADLINE_EXCEEDED, `the deadline passed, ${start.remainingMs} ms after the inference arrived`);
@@ -165,6 +193,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
 
     async stop() {
       answerer.close();
+      const httpStopped = http?.stop(stopTimeoutMs);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(() => {
           server.forceShutdown();
@@ -175,8 +204,23 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
           resolve();
         });
       });
+      await httpStopped;
     },
   };
+}
+
+/** Infinity where the caller set no deadline. */
+function remainingMsOf(call: ServerWritableStream<GenerateRequest, GenerateResponse>): number {
+  const deadline = call.getDeadline();
+  return (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now();
+}
+
+function trailers(started: Started, finished: Finished | undefined): Metadata {
+  const metadata = new Metadata();
+  for (const [name, value] of Object.entries(provenanceHeaders(provenance(started, finished)))) metadata.set(name, value);
+  metadata.set('x-matfleet-prompt-tokens', String(started.promptTokens));
+  metadata.set('x-matfleet-output-tokens', String(finished?.outputTokens ?? 0));
+  return metadata;
 }
 
 function toServiceError(error: unknown): Partial<ServiceError> {

@@ -1,4 +1,4 @@
-import { Role, type GenerateRequest, type Sampling } from '@matfleet/protocol';
+import { Role, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
 import type { ChatMessage, EngineRequest } from '../engine/engine-host.js';
 import { invalid } from './serving-error.js';
 
@@ -12,8 +12,39 @@ const ROLES: Partial<Record<Role, ChatMessage['role']>> = {
   [Role.ROLE_MODEL]: 'model',
 };
 
+const MAX_STOPS = 4;
+const MAX_STOP_CHARACTERS = 256;
+const MAX_TOP_LOGPROBS = 20;
+
 /** Checks a request from the wire. Throws ServingError INVALID_ARGUMENT that names the message and part by their place, counted from 1. */
 export function toEngineRequest(request: GenerateRequest): EngineRequest {
+  const sampling = toSampling(request.sampling);
+  return {
+    ...(request.prompt === undefined ? { messages: toMessages(request) } : { text: toText(request) }),
+    ...(request.maxTokens > 0 && { maxTokens: request.maxTokens }),
+    ...(sampling && { sampling }),
+    ...toOutput(request.output),
+  };
+}
+
+function toText({ prompt = '', messages }: GenerateRequest): string {
+  if (messages.length > 0) throw invalid('the request has messages and a prompt; it can have one of them');
+  if (prompt.length > MAX_TEXT_CHARACTERS) throw invalid(`the prompt has ${prompt.length} characters; the most is ${MAX_TEXT_CHARACTERS}`);
+  return prompt;
+}
+
+function toOutput(output: Output | undefined): Pick<EngineRequest, 'stop' | 'topLogprobs'> {
+  const { stop = [], topLogprobs } = output ?? {};
+  if (stop.length > MAX_STOPS) throw invalid(`the request has ${stop.length} stop texts; the most is ${MAX_STOPS}`);
+  for (const text of stop)
+    if (text === '' || text.length > MAX_STOP_CHARACTERS)
+      throw invalid(`a stop text has ${text.length} characters; it must have 1 to ${MAX_STOP_CHARACTERS}`);
+  if (topLogprobs !== undefined && topLogprobs > MAX_TOP_LOGPROBS)
+    throw invalid(`top_logprobs is ${topLogprobs}; it must be 0 to ${MAX_TOP_LOGPROBS}`);
+  return { ...(stop.length > 0 && { stop }), ...(topLogprobs !== undefined && { topLogprobs }) };
+}
+
+function toMessages(request: GenerateRequest): ChatMessage[] {
   if (request.messages.length === 0) throw invalid('the request has no messages');
   if (request.messages.length > MAX_MESSAGES) throw invalid(`the request has ${request.messages.length} messages; the most is ${MAX_MESSAGES}`);
   let characters = 0;
@@ -34,8 +65,7 @@ export function toEngineRequest(request: GenerateRequest): EngineRequest {
   });
   if (characters > MAX_TEXT_CHARACTERS) throw invalid(`the messages have ${characters} characters; the most is ${MAX_TEXT_CHARACTERS}`);
   if (messages.at(-1)!.role !== 'user') throw invalid('the last message must be from the user');
-  const sampling = toSampling(request.sampling);
-  return { messages, ...(request.maxTokens > 0 && { maxTokens: request.maxTokens }), ...(sampling && { sampling }) };
+  return messages;
 }
 
 /** Without a temperature, or with 0, the answer is greedy. */

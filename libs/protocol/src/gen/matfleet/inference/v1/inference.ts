@@ -67,6 +67,19 @@ export interface GenerateRequest {
   maxTokens: number;
   /** Names the caller's task, so that the slice table's quality for that task counts. */
   task: string;
+  output?:
+    | Output
+    | undefined;
+  /** Instead of messages: text that the model continues, after <bos> and without the chat template. */
+  prompt?: string | undefined;
+}
+
+/** The form of an answer. */
+export interface Output {
+  /** The answer ends before the first of these texts; up to 4. */
+  stop: string[];
+  /** Present: every delta tells its tokens' probabilities, with so many alternatives, up to 20. */
+  topLogprobs?: number | undefined;
 }
 
 export interface GenerateResponse {
@@ -85,11 +98,32 @@ export interface Started {
   sliceId: string;
   promptTokens: number;
   queueMs: number;
+  /** Of the weights, for example "int4/64": kind and quantisation block. */
+  precision?: string | undefined;
+  deviceName?: string | undefined;
 }
 
+/** Text that is certain now. It may lag behind the tokens: a character may be incomplete, or a stop text may have begun. */
 export interface Delta {
   text: string;
   tokenIds: number[];
+  /** Where the request asks for them. */
+  logprobs?: Logprobs | undefined;
+}
+
+/** One per token of the delta. */
+export interface Logprobs {
+  tokens: TokenLogprob[];
+}
+
+/** A token that was chosen, or could have been. Natural logarithms over the model's own distribution, before sampling. */
+export interface TokenLogprob {
+  tokenId: number;
+  /** What it adds to the text, in UTF-8; one byte of a character may stand alone. */
+  bytes: Uint8Array;
+  logprob: number;
+  /** The most probable tokens at this place, best first; of alternatives, empty. */
+  top: TokenLogprob[];
 }
 
 export interface Finished {
@@ -115,6 +149,8 @@ export enum Refusal_Code {
   CODE_NO_SLICE = 2,
   CODE_PROMPT_TOO_LONG = 3,
   CODE_ENGINE_RESTARTING = 4,
+  /** CODE_DEADLINE - The deadline would pass before the first token; the message tells the estimate. */
+  CODE_DEADLINE = 5,
   UNRECOGNIZED = -1,
 }
 
@@ -376,7 +412,15 @@ export const Sampling: MessageFns<Sampling> = {
 };
 
 function createBaseGenerateRequest(): GenerateRequest {
-  return { requestId: "", messages: [], sampling: undefined, maxTokens: 0, task: "" };
+  return {
+    requestId: "",
+    messages: [],
+    sampling: undefined,
+    maxTokens: 0,
+    task: "",
+    output: undefined,
+    prompt: undefined,
+  };
 }
 
 export const GenerateRequest: MessageFns<GenerateRequest> = {
@@ -395,6 +439,12 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.task !== "") {
       writer.uint32(42).string(message.task);
+    }
+    if (message.output !== undefined) {
+      Output.encode(message.output, writer.uint32(82).fork()).join();
+    }
+    if (message.prompt !== undefined) {
+      writer.uint32(90).string(message.prompt);
     }
     return writer;
   },
@@ -452,6 +502,22 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.task = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.output = Output.decode(reader, reader.uint32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.prompt = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -476,6 +542,77 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       : undefined;
     message.maxTokens = object.maxTokens ?? 0;
     message.task = object.task ?? "";
+    message.output = (object.output !== undefined && object.output !== null)
+      ? Output.fromPartial(object.output)
+      : undefined;
+    message.prompt = object.prompt ?? undefined;
+    return message;
+  },
+};
+
+function createBaseOutput(): Output {
+  return { stop: [], topLogprobs: undefined };
+}
+
+export const Output: MessageFns<Output> = {
+  encode(message: Output, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.stop) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.topLogprobs !== undefined) {
+      writer.uint32(16).uint32(message.topLogprobs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Output {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutput();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stop.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.topLogprobs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Output>): Output {
+    return Output.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Output>): Output {
+    const message = createBaseOutput();
+    message.stop = object.stop?.map((e) => e) || [];
+    message.topLogprobs = object.topLogprobs ?? undefined;
     return message;
   },
 };
@@ -579,7 +716,17 @@ export const GenerateResponse: MessageFns<GenerateResponse> = {
 };
 
 function createBaseStarted(): Started {
-  return { requestId: "", deviceId: "", modelVersionId: "", modelName: "", sliceId: "", promptTokens: 0, queueMs: 0 };
+  return {
+    requestId: "",
+    deviceId: "",
+    modelVersionId: "",
+    modelName: "",
+    sliceId: "",
+    promptTokens: 0,
+    queueMs: 0,
+    precision: undefined,
+    deviceName: undefined,
+  };
 }
 
 export const Started: MessageFns<Started> = {
@@ -604,6 +751,12 @@ export const Started: MessageFns<Started> = {
     }
     if (message.queueMs !== 0) {
       writer.uint32(57).double(message.queueMs);
+    }
+    if (message.precision !== undefined) {
+      writer.uint32(82).string(message.precision);
+    }
+    if (message.deviceName !== undefined) {
+      writer.uint32(90).string(message.deviceName);
     }
     return writer;
   },
@@ -677,6 +830,22 @@ export const Started: MessageFns<Started> = {
             message.queueMs = reader.double();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.precision = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.deviceName = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -701,12 +870,14 @@ export const Started: MessageFns<Started> = {
     message.sliceId = object.sliceId ?? "";
     message.promptTokens = object.promptTokens ?? 0;
     message.queueMs = object.queueMs ?? 0;
+    message.precision = object.precision ?? undefined;
+    message.deviceName = object.deviceName ?? undefined;
     return message;
   },
 };
 
 function createBaseDelta(): Delta {
-  return { text: "", tokenIds: [] };
+  return { text: "", tokenIds: [], logprobs: undefined };
 }
 
 export const Delta: MessageFns<Delta> = {
@@ -720,6 +891,9 @@ export const Delta: MessageFns<Delta> = {
         writer.uint32(v);
       }
       writer.join();
+    }
+    if (message.logprobs !== undefined) {
+      Logprobs.encode(message.logprobs, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -763,6 +937,14 @@ export const Delta: MessageFns<Delta> = {
 
             break;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.logprobs = Logprobs.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -782,6 +964,155 @@ export const Delta: MessageFns<Delta> = {
     const message = createBaseDelta();
     message.text = object.text ?? "";
     message.tokenIds = object.tokenIds?.map((e) => e) || [];
+    message.logprobs = (object.logprobs !== undefined && object.logprobs !== null)
+      ? Logprobs.fromPartial(object.logprobs)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseLogprobs(): Logprobs {
+  return { tokens: [] };
+}
+
+export const Logprobs: MessageFns<Logprobs> = {
+  encode(message: Logprobs, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.tokens) {
+      TokenLogprob.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Logprobs {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLogprobs();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tokens.push(TokenLogprob.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Logprobs>): Logprobs {
+    return Logprobs.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Logprobs>): Logprobs {
+    const message = createBaseLogprobs();
+    message.tokens = object.tokens?.map((e) => TokenLogprob.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseTokenLogprob(): TokenLogprob {
+  return { tokenId: 0, bytes: new Uint8Array(0), logprob: 0, top: [] };
+}
+
+export const TokenLogprob: MessageFns<TokenLogprob> = {
+  encode(message: TokenLogprob, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tokenId !== 0) {
+      writer.uint32(8).uint32(message.tokenId);
+    }
+    if (message.bytes.length !== 0) {
+      writer.uint32(18).bytes(message.bytes);
+    }
+    if (message.logprob !== 0) {
+      writer.uint32(29).float(message.logprob);
+    }
+    for (const v of message.top) {
+      TokenLogprob.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TokenLogprob {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTokenLogprob();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.tokenId = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.bytes = reader.bytes();
+            continue;
+          }
+          case 3: {
+            if (tag !== 29) {
+              break;
+            }
+
+            message.logprob = reader.float();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.top.push(TokenLogprob.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<TokenLogprob>): TokenLogprob {
+    return TokenLogprob.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TokenLogprob>): TokenLogprob {
+    const message = createBaseTokenLogprob();
+    message.tokenId = object.tokenId ?? 0;
+    message.bytes = object.bytes ?? new Uint8Array(0);
+    message.logprob = object.logprob ?? 0;
+    message.top = object.top?.map((e) => TokenLogprob.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1385,7 +1716,8 @@ export const InferenceServiceService = {
   /**
    * Streams one answer: Started once, then Delta events, then Finished once. Cancelling the call stops the engine.
    * RESOURCE_EXHAUSTED with a Refusal in the trailers when the queue is full, FAILED_PRECONDITION when no slice is
-   * active yet, INVALID_ARGUMENT when the prompt does not fit the context.
+   * active yet, INVALID_ARGUMENT when the prompt does not fit the context, DEADLINE_EXCEEDED with a Refusal when the
+   * call's deadline would pass before its turn. An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
    */
   generate: {
     path: "/matfleet.inference.v1.InferenceService/Generate" as const,
@@ -1412,7 +1744,8 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
   /**
    * Streams one answer: Started once, then Delta events, then Finished once. Cancelling the call stops the engine.
    * RESOURCE_EXHAUSTED with a Refusal in the trailers when the queue is full, FAILED_PRECONDITION when no slice is
-   * active yet, INVALID_ARGUMENT when the prompt does not fit the context.
+   * active yet, INVALID_ARGUMENT when the prompt does not fit the context, DEADLINE_EXCEEDED with a Refusal when the
+   * call's deadline would pass before its turn. An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
    */
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
   /** What the agent would answer with now. */
@@ -1423,7 +1756,8 @@ export interface InferenceServiceClient extends Client {
   /**
    * Streams one answer: Started once, then Delta events, then Finished once. Cancelling the call stops the engine.
    * RESOURCE_EXHAUSTED with a Refusal in the trailers when the queue is full, FAILED_PRECONDITION when no slice is
-   * active yet, INVALID_ARGUMENT when the prompt does not fit the context.
+   * active yet, INVALID_ARGUMENT when the prompt does not fit the context, DEADLINE_EXCEEDED with a Refusal when the
+   * call's deadline would pass before its turn. An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
    */
   generate(request: GenerateRequest, options?: Partial<CallOptions>): ClientReadableStream<GenerateResponse>;
   generate(
