@@ -7,7 +7,7 @@ import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
 import { KvCache, type ComputedBy } from './kv-cache.js';
-import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning } from './onnx.js';
+import { createSession, float32, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning } from './onnx.js';
 import { threadPolicy } from './thread-policy.js';
 import { Weights, type WeightOptions } from './weights.js';
 
@@ -42,9 +42,11 @@ export class Decoder {
     private readonly session: Session,
     private readonly tables: EmbeddingTables,
     private readonly ownsTables: boolean,
+    trace: boolean,
   ) {
     this.layers = keptLayers(shape);
     this.ownedLayers = cachedLayers(shape).map(({ layer }) => layer);
+    if (trace) this.sharedLayerPositions = [...sharingLayers(shape)].map(() => 0);
     this.signature = { shape: shape.widths.join(), layers: this.ownedLayers };
   }
 
@@ -69,7 +71,8 @@ export class Decoder {
     } finally {
       weights.close();
     }
-    return new Decoder(config, shape, session, options.tables ?? new EmbeddingTables(manifest, chunks, storeDir), options.tables === undefined);
+    const tables = options.tables ?? new EmbeddingTables(manifest, chunks, storeDir);
+    return new Decoder(config, shape, session, tables, options.tables === undefined, options.trace ?? false);
   }
 
   /** `passTokens` is the most that one pass may bring. */
@@ -104,10 +107,15 @@ export class Decoder {
       ...keyCounts('sliding', cache.slidingLength + S),
       ...bound.feeds,
     };
-    const results = await this.session.run(feeds, bound.fetches);
+    const logits = new Float32Array(wanted * V);
+    const seen = int64(this.sharedLayerPositions);
+    await this.session.runInto(feeds, {
+      ...bound.fetches,
+      logits: float32(logits, [1, wanted, V]),
+      ...(seen.size > 0 && { shared_positions: seen }),
+    });
     cache.advance(tokenIds, this.signature);
-    if (results['shared_positions']) this.sharedLayerPositions = intsOf(results['shared_positions']);
-    const logits = floatsOf(results['logits']!);
+    this.sharedLayerPositions = intsOf(seen);
     return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views
   }
 

@@ -2,6 +2,7 @@ import { firstSharedLayer, kvSource, type ModelConfig, type Slice } from '@matfl
 import { bandName } from './import-chunks.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { CachedLayer } from './kv-cache.js';
+import { UNREADABLE } from './onnx.js';
 import type { Weights } from './weights.js';
 
 // The forward pass of Gemma 3n's text decoder, written as an ONNX graph for one slice.
@@ -47,6 +48,7 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   const layers = keptLayers(shape);
   const firstShared = firstSharedLayer(config);
 
+  g.emptySequence(UNREADABLE); // every other output is written where the caller says
   const embeds = g.input('embeds', 'float32', [1, 'S', D]); // scaled by sqrt(D)
   const pleRows = g.input('ple_rows', 'float32', [1, 'S', layers.length, P]); // scaled by sqrt(P)
   const positions = g.input('positions', 'int64', ['S']);

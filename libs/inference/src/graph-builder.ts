@@ -12,6 +12,7 @@ import {
   TensorProtoSchema,
   TensorShapeProto_DimensionSchema,
   TensorShapeProtoSchema,
+  TypeProto_SequenceSchema,
   TypeProto_TensorSchema,
   TypeProtoSchema,
   ValueInfoProtoSchema,
@@ -53,6 +54,14 @@ export class GraphBuilder {
   output(name: string, value: Value, type: ElementType, shape: (number | string)[]): void {
     this.nodes.push(create(NodeProtoSchema, { opType: 'Identity', input: [value], output: [name], name: `out/${name}` }));
     this.outputs.push(valueInfo(name, type, shape));
+  }
+
+  /** An output that is no tensor: an empty sequence of them. */
+  emptySequence(name: string): void {
+    this.nodes.push(create(NodeProtoSchema, { opType: 'SequenceEmpty', output: [name], name: `out/${name}` }));
+    const elemType = create(TypeProtoSchema, { value: { case: 'tensorType', value: create(TypeProto_TensorSchema, { elemType: DataType.FLOAT }) } });
+    const type = create(TypeProtoSchema, { value: { case: 'sequenceType', value: create(TypeProto_SequenceSchema, { elemType }) } });
+    this.outputs.push(create(ValueInfoProtoSchema, { name, type }));
   }
 
   /** Makes the result itself an output under another name, so that it is written where the caller says, without a copy. */

@@ -9,6 +9,10 @@ export type Feeds = Record<string, Tensor>;
 /** What every session runs on: the version of ONNX Runtime, for example "1.30.0", and its execution providers in order of preference. */
 export const runtime = { version: env.versions.node ?? '', executionProviders: ['cpu'] } as const;
 
+/** Name of an output that the binding cannot hand over. */
+export const UNREADABLE = 'unreadable';
+const UNREADABLE_MESSAGE = 'Non tensor type is temporarily not supported.';
+
 export interface SessionOptions {
   readonly threads: number;
   /** Folder that gets `graph.onnx` and its weights, packed for this processor, beside it. */
@@ -56,10 +60,24 @@ export class Session {
     return this.session.outputNames;
   }
 
-  /** `into` binds outputs to tensors of the caller's, which may be those of `feeds`. */
-  async run(feeds: Feeds, into: Feeds = {}): Promise<Record<string, Tensor>> {
-    const fetches = Object.fromEntries(this.session.outputNames.map((name) => [name, into[name] ?? null]));
-    return (await this.session.run(feeds, fetches)) as Record<string, Tensor>;
+  async run(feeds: Feeds): Promise<Record<string, Tensor>> {
+    return (await this.session.run(feeds)) as Record<string, Tensor>;
+  }
+
+  /**
+   * Writes every output into the caller's tensor of its name, which may be one of `feeds`. Only for graphs whose first output is `UNREADABLE`: the
+   * binding for Node (1.30.0) copies each output into a new array after the pass, also those that the caller bound. At E2B that is up to 100 MB per
+   * token. Here it stops at the first.
+   */
+  async runInto(feeds: Feeds, into: Feeds): Promise<void> {
+    const [first, ...names] = this.session.outputNames;
+    const unbound = names.find((name) => !into[name]);
+    if (first !== UNREADABLE || unbound !== undefined) throw new Error(`output ${unbound ?? first} is bound to no tensor`);
+    try {
+      await this.session.run(feeds, { [UNREADABLE]: null, ...into });
+    } catch (error) {
+      if ((error as Error).message !== UNREADABLE_MESSAGE) throw error;
+    }
   }
 
   async close(): Promise<void> {
