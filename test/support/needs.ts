@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -12,6 +13,17 @@ export const hasRedis = spawnSync('redis-server', ['--version'], { stdio: 'ignor
 
 /** `describe` where redis-server is installed; elsewhere the specs inside are skipped, named and counted at the end of the run. */
 export const describeWithRedis = hasRedis ? describe : describe.skip;
+
+/**
+ * The environment in which a process finds SwiftShader, the software Vulkan driver that Chromium carries; undefined where it is not installed. It
+ * must be set when the process starts.
+ */
+export const softwareVulkan = ['/usr/lib/chromium', '/usr/lib/chromium-browser', '/opt/google/chrome']
+  .filter((dir) => ['vk_swiftshader_icd.json', 'libvk_swiftshader.so', 'libvulkan.so.1'].every((file) => existsSync(join(dir, file))))
+  .map((dir) => ({ VK_DRIVER_FILES: join(dir, 'vk_swiftshader_icd.json'), LD_LIBRARY_PATH: dir }))[0];
+
+/** `describe` where a software Vulkan driver is installed; elsewhere skipped like `describeWithRedis`. */
+export const describeWithVulkan = softwareVulkan ? describe : describe.skip;
 
 export interface RedisServer {
   url: string;

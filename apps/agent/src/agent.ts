@@ -68,6 +68,8 @@ export class Agent {
       modelMemoryBytes: config.modelMemory ?? 0,
       availableMemoryBytes: () => measureMemory().availableBytes,
       box: config.box,
+      provider: config.provider,
+      ...(config.acceleratorMemory !== undefined && { acceleratorMemoryBytes: config.acceleratorMemory }),
       ...(config.threads !== undefined && { threads: config.threads }),
       ...(config.memoryLimit && { memoryLimit: config.memoryLimit }),
       onWatchdog: (reason) => log.warn({ reason }, 'no control group holds the engine; a watchdog does'),
@@ -257,6 +259,8 @@ export class Agent {
   /** Without prepared weights a slice runs too, in more private memory: whatever goes wrong is a warning. */
   private async prepare(candidate: EngineSpec, signal: AbortSignal): Promise<void> {
     const { store, config, log } = this;
+    // An accelerator takes the weights as they are.
+    if (config.provider !== 'cpu') return;
     const { active } = this.journal.current;
     const keep = active && active.modelVersionId !== '' ? [engineSpec(store, active)] : [];
     const manifest = store.manifest(candidate.modelVersionId)!;

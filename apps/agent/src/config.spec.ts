@@ -12,3 +12,14 @@ describe("the agent's box", () => {
     expect(() => parseConfig({ box: 'mine' }, {})).toThrow(/box: .*"dedicated"\|"shared"/);
   });
 });
+
+describe('what computes the model', () => {
+  it('is the CPU unless told otherwise, with a grant of memory that people can write', () => {
+    expect(parseConfig({}, {})).toMatchObject({ provider: 'cpu' });
+    expect(parseConfig({ acceleratorMemory: '4GiB' }, { MATFLEET_PROVIDER: 'webgpu' })).toMatchObject({
+      provider: 'webgpu',
+      acceleratorMemory: 4 * 2 ** 30,
+    });
+    expect(() => parseConfig({ provider: 'tpu' }, {})).toThrow(/provider: .*"cpu"\|"webgpu"\|"cuda"/);
+  });
+});

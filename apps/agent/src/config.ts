@@ -64,6 +64,10 @@ const ConfigSchema = z
     threads: z.coerce.number().int().positive().optional(),
     /** Whether other work runs on this device too: how the engine's threads wait follows from it. */
     box: z.enum(['dedicated', 'shared']).default('shared'),
+    /** What computes the model, as far as it can; the CPU does the rest. */
+    provider: z.enum(['cpu', 'webgpu', 'cuda']).default('cpu'),
+    /** Grant of an accelerator's memory, bytes; a slice that needs more is refused. */
+    acceleratorMemory: bytes.optional(),
     /** Inferences that may wait for the engine. */
     queueLimit: z.coerce.number().int().min(1).max(1_000).default(8),
     memoryLimit: z.enum(['cgroup', 'watchdog']).optional(),

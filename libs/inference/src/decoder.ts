@@ -6,12 +6,14 @@ import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type Mo
 import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
+import { KERNELS, type Provider } from './kernels.js';
 import { KvCache, type ComputedBy } from './kv-cache.js';
-import { createSession, float32, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning } from './onnx.js';
+import { createSession, float32, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning, type Tensor } from './onnx.js';
+import { acceleratorBytes, type Placement } from './placement.js';
 import { threadPolicy } from './thread-policy.js';
 import { Weights, type WeightOptions } from './weights.js';
 
-export interface DecoderOptions extends WeightOptions {
+export interface DecoderOptions extends Omit<WeightOptions, 'kernels'> {
   readonly threads?: number;
   readonly spinning?: Spinning;
   /** Shared with other slices; by default the decoder opens its own and closes them with itself. */
@@ -20,7 +22,12 @@ export interface DecoderOptions extends WeightOptions {
   readonly trace?: boolean;
   /** Save the graph with packed weights into this folder. */
   readonly saveTo?: string;
+  /** `cpu` by default. */
+  readonly provider?: Provider;
 }
+
+/** Added to a score, leaves nothing of its weight. */
+const OUTSIDE_WINDOW = -1e30;
 
 /** One slice, loaded: token ids in, logits out. */
 export class Decoder {
@@ -33,6 +40,10 @@ export class Decoder {
   readonly ownedLayers: readonly number[];
   /** How this slice signs the positions it computes. */
   readonly signature: ComputedBy;
+  /** Whether the graph takes its sharing layers' window as a mask. */
+  private readonly masked: boolean;
+  /** Which provider computes what; of slices that run on an accelerator. */
+  placement: Placement = {};
   /** A cache's buffers under this graph's names: the same objects pass after pass. */
   private readonly bindings = new WeakMap<KvCache, { feeds: Feeds; fetches: Feeds }>();
 
@@ -42,11 +53,13 @@ export class Decoder {
     private readonly session: Session,
     private readonly tables: EmbeddingTables,
     private readonly ownsTables: boolean,
+    private readonly provider: Provider,
     trace: boolean,
   ) {
     this.layers = keptLayers(shape);
     this.ownedLayers = cachedLayers(shape).map(({ layer }) => layer);
     if (trace) this.sharedLayerPositions = [...sharingLayers(shape)].map(() => 0);
+    this.masked = session.inputNames.includes('window_mask');
     this.signature = { shape: shape.widths.join(), layers: this.ownedLayers };
   }
 
@@ -58,21 +71,40 @@ export class Decoder {
     const shape: SliceShape = { config, slice, widths: sliceWidths(config, slice), bandEdges: edges };
     const chunks = chunksOf(manifest, slice);
     const g = new GraphBuilder();
-    const weights = new Weights(manifest, chunks, storeDir, options);
+    const provider = options.provider ?? 'cpu';
+    const kernels = KERNELS[provider];
+    const weights = new Weights(manifest, chunks, storeDir, { ...options, kernels });
     let session: Session;
     try {
-      buildForward(g, shape, weights, options.trace);
+      buildForward(g, shape, weights, { trace: options.trace ?? false, kernels });
       const policy = threadPolicy('dedicated', config.hiddenSize, availableParallelism());
       session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, {
         threads: options.threads ?? policy.threads,
         spinning: options.spinning ?? policy.spinning,
+        provider,
+        observed: provider !== 'cpu',
         ...(options.saveTo !== undefined && { saveTo: options.saveTo }),
       });
     } finally {
       weights.close();
     }
     const tables = options.tables ?? new EmbeddingTables(manifest, chunks, storeDir);
-    return new Decoder(config, shape, session, tables, options.tables === undefined, options.trace ?? false);
+    const decoder = new Decoder(config, shape, session, tables, options.tables === undefined, provider, options.trace ?? false);
+    if (provider !== 'cpu') await decoder.observe();
+    return decoder;
+  }
+
+  /** One pass over one position tells what the accelerator takes. Closes the decoder when that is nothing. */
+  private async observe(): Promise<void> {
+    try {
+      await this.forward([this.config.bosTokenId], this.newCache(1, 1));
+      this.placement = await this.session.placement();
+      if (acceleratorBytes(this.placement) === 0)
+        throw new Error(`${this.provider} opened, but computes none of the slice's products: ${Object.keys(this.placement).join(', ')} did`);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   /** `passTokens` is the most that one pass may bring. */
@@ -92,6 +124,8 @@ export class Decoder {
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
     const S = tokenIds.length;
+    const { mostPassTokens } = KERNELS[this.provider];
+    if (S > mostPassTokens) throw new Error(`a pass over ${S} positions; ${this.provider} takes ${mostPassTokens} at most`);
     const { layers } = this;
     const [embeds, pleRows] = await Promise.all([this.tables.tokens.read(tokenIds), this.tables.ple.read(tokenIds, layers)]);
     cache.prepare(S);
@@ -105,6 +139,7 @@ export class Decoder {
       wanted: int64(range(S - wanted, S)),
       ...keyCounts('full', end),
       ...keyCounts('sliding', cache.slidingLength + S),
+      ...(this.masked && { window_mask: windowMask(wanted, cache.slidingLength + S, this.config.slidingWindow) }),
       ...bound.feeds,
     };
     const logits = new Float32Array(wanted * V);
@@ -122,7 +157,8 @@ export class Decoder {
   private bind(cache: KvCache): { feeds: Feeds; fetches: Feeds } {
     let bound = this.bindings.get(cache);
     if (!bound) {
-      bound = { feeds: cache.feeds(this.ownedLayers), fetches: cache.fetches(this.ownedLayers, sharingLayers(this.shape)) };
+      const sharing = KERNELS[this.provider].presentOfShared ? sharingLayers(this.shape) : new Map<number, number>();
+      bound = { feeds: cache.feeds(this.ownedLayers), fetches: cache.fetches(this.ownedLayers, sharing) };
       this.bindings.set(cache, bound);
     }
     return bound;
@@ -138,6 +174,14 @@ export class Decoder {
 }
 
 const keyCounts = (kind: string, count: number): Feeds => ({ [`keys_${kind}`]: int32(count, []), [`last_key_${kind}`]: int32(count - 1, [1]) });
+
+/** (1, 1, W, T): what a query among the last W of T positions adds to its scores. */
+function windowMask(W: number, T: number, window: number): Tensor {
+  const mask = new Float32Array(W * T);
+  for (let w = 0; w < W; w++) mask.fill(OUTSIDE_WINDOW, w * T, w * T + Math.max(0, T - W + w + 1 - window));
+  return float32(mask, [1, 1, W, T]);
+}
+
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 /** External data is found relative to the graph's own folder, so the graph lies beside `chunks/` while it loads. */

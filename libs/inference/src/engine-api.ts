@@ -1,4 +1,5 @@
 import type { Manifest, Slice } from '@matfleet/model';
+import type { Provider } from './kernels.js';
 import type { Spinning } from './onnx.js';
 import type { Reuse } from './prefix-reuse.js';
 
@@ -26,6 +27,13 @@ export interface OpenEngineOptions {
   readonly threads?: number;
   /** How these threads wait for work: busily never, inside a pass (the default), or between two passes too. */
   readonly spinning?: Spinning;
+  /**
+   * The execution provider that computes the decoder, as far as it has kernels for it; by default the CPU. The embedding tables and the keys and
+   * values between two passes stay with the CPU. `ProviderUnavailable` where this machine lacks it.
+   */
+  readonly provider?: Provider;
+  /** Most bytes of an accelerator's memory for weights, K/V and intermediate values; slices that need more are refused. Unbounded by default. */
+  readonly acceleratorMemoryBytes?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -37,6 +45,8 @@ export interface Engine {
   /** Loads another of the engine's slices ahead of its use. */
   loadSlice(sliceId: string): Promise<void>;
   readonly contextTokens: number;
+  /** That compute the slices, the one with the weights first. */
+  readonly executionProviders: readonly Provider[];
   /** Chat template and tokenizer; control tokens spelled out in a user's text stay text. */
   tokenize(messages: readonly ChatMessage[]): number[];
   /** <bos> and the text, without the chat template. */
@@ -64,6 +74,8 @@ export interface EngineStats {
   readonly hotRowBytes: number;
   /** Room for K/V at the engine's context, held as long as the engine is open. */
   readonly kvBytes: number;
+  /** Weights of the open slices that lie with an accelerator, as ONNX Runtime's profile of a pass counts them; 0 on the CPU. */
+  readonly acceleratorBytes: number;
 }
 
 export interface SamplingOptions {

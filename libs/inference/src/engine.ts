@@ -1,9 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { chunksOf, prefillChunkTokens, sliceById, type Manifest } from '@matfleet/model';
+import { acceleratorNeed, checkAcceleratorMemory } from './accelerator-memory.js';
 import { assertChunks } from './chunk-check.js';
 import type { ChatMessage, Engine, EngineStats, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
 import { generate } from './generate.js';
+import { KERNELS, type Provider } from './kernels.js';
 import type { KvCache } from './kv-cache.js';
 import { SliceSet } from './slice-set.js';
 import { loadTokenizer, type Tokenizer } from './tokenizer.js';
@@ -21,10 +23,15 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
   signal?.throwIfAborted();
   const ids = [...new Set([slice.id, ...(options.otherSlices ?? [])])];
   const wanted = ids.map((id) => sliceById(manifest, id));
+  const provider = options.provider ?? 'cpu';
+  const mostOpen = Math.max(1, options.mostOpenSlices ?? ids.length);
+  if (provider !== 'cpu' && options.acceleratorMemoryBytes !== undefined)
+    checkAcceleratorMemory(provider, acceleratorNeed(manifest, wanted, mostOpen, contextTokens), wanted, options.acceleratorMemoryBytes);
   await assertChunks(storeDir, [...new Set(wanted.flatMap((one) => chunksOf(manifest, one)))]);
   const tokenizer = await readTokenizer(manifest, storeDir);
   const slices = await SliceSet.create(manifest, storeDir, wanted, {
-    mostOpen: Math.max(1, options.mostOpenSlices ?? ids.length),
+    mostOpen,
+    provider,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.hotRowBytes === undefined ? {} : { hotRowBytes: options.hotRowBytes }),
     ...(options.spinning === undefined ? {} : { spinning: options.spinning }),
@@ -32,7 +39,7 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
   try {
     await slices.use(slice.id);
     signal?.throwIfAborted();
-    return new SliceEngine(slice.id, contextTokens, slices, tokenizer, manifest);
+    return new SliceEngine(slice.id, contextTokens, slices, tokenizer, manifest, provider);
   } catch (error) {
     await slices.close();
     throw error;
@@ -40,7 +47,10 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
 }
 
 class SliceEngine implements Engine {
+  readonly executionProviders: readonly Provider[];
   private readonly cache: KvCache;
+  /** Positions of a prompt that one pass takes. */
+  private readonly passTokens: number;
   private busy = false;
   private closed = false;
 
@@ -50,8 +60,12 @@ class SliceEngine implements Engine {
     private readonly slices: SliceSet,
     private readonly tokenizer: Tokenizer | undefined,
     private readonly manifest: Manifest,
+    provider: Provider,
   ) {
-    this.cache = slices.newCache(contextTokens, prefillChunkTokens(manifest.config));
+    // An accelerator that computes nothing does not open.
+    this.executionProviders = provider === 'cpu' ? ['cpu'] : [provider, 'cpu'];
+    this.passTokens = Math.min(prefillChunkTokens(manifest.config), KERNELS[provider].mostPassTokens);
+    this.cache = slices.newCache(contextTokens, this.passTokens);
   }
 
   get openSlices(): readonly string[] {
@@ -90,7 +104,7 @@ class SliceEngine implements Engine {
         this.cache,
         promptIds,
         options,
-        prefillChunkTokens(this.manifest.config),
+        this.passTokens,
         () => tokenizer?.textStream() ?? silent,
       );
     } finally {
@@ -110,6 +124,7 @@ class SliceEngine implements Engine {
       pleReadMsMax: readMsMax,
       hotRowBytes: cacheBytes,
       kvBytes: this.cache.bytes,
+      acceleratorBytes: this.slices.acceleratorBytes,
     };
   }
 

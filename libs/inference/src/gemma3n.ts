@@ -1,9 +1,10 @@
 import { firstSharedLayer, kvSource, type ModelConfig, type Slice } from '@matfleet/model';
 import { bandName } from './import-chunks.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
+import { KERNELS, type Kernels } from './kernels.js';
 import type { CachedLayer } from './kv-cache.js';
 import { UNREADABLE } from './onnx.js';
-import type { Weights } from './weights.js';
+import { timesTransposed, type Weights } from './weights.js';
 
 // The forward pass of Gemma 3n's text decoder, written as an ONNX graph for one slice.
 // Reference: transformers modeling_gemma3n; a skipped layer passes the state on unchanged.
@@ -41,8 +42,20 @@ export const sharingLayers = (shape: SliceShape): Map<number, number> =>
       .map((layer) => [layer, kvSource(shape.config, layer)]),
   );
 
-/** Writes the graph. `trace` adds an output that counts the positions each sharing layer computes. */
-export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weights, trace = false): void {
+export interface ForwardOptions {
+  /** Add an output that counts the positions each sharing layer computes. */
+  readonly trace?: boolean;
+  /** What the graph runs on; by default the CPU's. */
+  readonly kernels?: Kernels;
+}
+
+/** Writes the graph. */
+export function buildForward(
+  g: GraphBuilder,
+  shape: SliceShape,
+  weights: Weights,
+  { trace = false, kernels = KERNELS.cpu }: ForwardOptions = {},
+): void {
   const { config } = shape;
   const { hiddenSize: D, hiddenSizePerLayerInput: P, altupNumInputs: A, headDim: d, numKeyValueHeads: K } = config;
   const layers = keptLayers(shape);
@@ -60,6 +73,9 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
   const first = (streams: Value): Value => g.op('Gather', [streams, g.scalarInt(0)], { axis: 2 }); // (1, S, A, D) -> (1, S, D)
   const asStream = (x: Value): Value => g.op('Unsqueeze', [x, g.ints(2)]); // (1, S, D) -> (1, S, 1, D)
   const gelu = (x: Value): Value => g.op('Gelu', [x], { approximate: 'tanh' });
+  let mask: Value | undefined;
+  // Added to the scores of sliding layers that share: 0 inside the window, so low outside that nothing is left.
+  const windowMask = (): Value => (mask ??= g.input('window_mask', 'float32', [1, 1, 'W', 'T']));
   const atWanted = (x: Value, axis: number): Value => g.op('Gather', [x, wanted], { axis });
 
   // 1. Per-layer embeddings: what the token says and what its place in the stream of embeddings says.
@@ -137,7 +153,7 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
 
     // AltUp, predict: every stream from all of them, mixed by coefficients that the first stream chooses.
     const toPrediction = clipped(of('altup.prediction_coefs.weight'));
-    const coefficients = g.contrib('FusedMatMul', [router(active), g.floats(of('predict'), [A * A, A], toPrediction)], { transB: 1 });
+    const coefficients = timesTransposed(g, kernels, router(active), of('predict'), [A * A, A], toPrediction);
     const mixing = g.op('Reshape', [add(coefficients, g.floats('altup/identity', [A * A], identity(A))), g.ints(0, 0, A, A)]);
     const predicted = g.op('MatMul', [mixing, state]); // S_i + Σ_j c[i][j] · S_j
     const predictedFirst = first(predicted); // (1, S, D)
@@ -159,8 +175,8 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     const activated = add(x, norm(y, of('post_feedforward_layernorm.weight')));
 
     // AltUp, correct: the layer's news reaches every stream, each by its own share.
-    const toCorrection = g.floats(of('correct'), [A, A], clipped(of('altup.correction_coefs.weight')));
-    const shares = add(g.contrib('FusedMatMul', [router(activated), toCorrection], { transB: 1 }), g.scalar(1));
+    const toCorrection = clipped(of('altup.correction_coefs.weight'));
+    const shares = add(timesTransposed(g, kernels, router(activated), of('correct'), [A, A], toCorrection), g.scalar(1));
     const news = asStream(g.op('Sub', [activated, predictedFirst]));
     const corrected = add(predicted, mul(g.op('Unsqueeze', [shares, g.ints(3)]), news)); // (1, S, A, D)
 
@@ -180,8 +196,8 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
       // The router divides its normalised input by D; folded into the norm's weight.
       const scale = weights.values(of('altup.router_norm.weight')).map((w) => w / D);
       const input = rmsNorm(g, stream, of('altup.router_norm.weight'), scale, config.rmsNormEps);
-      const matrix = g.floats(of('altup.modality_router.weight'), [A, D], weights.values(of('altup.modality_router.weight')));
-      return g.op('Tanh', [g.contrib('FusedMatMul', [input, matrix], { transB: 1 })]);
+      const name = of('altup.modality_router.weight');
+      return g.op('Tanh', [timesTransposed(g, kernels, input, name, [A, D], weights.values(name))]);
     }
     function clipped(name: string): Float32Array {
       return weights.values(name).map((c) => Math.max(-config.altupCoefClip, Math.min(config.altupCoefClip, c)));
@@ -210,16 +226,20 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
     ];
     const perHead = g.op('Reshape', [flat, g.ints(0, 0, heads, d)]);
     const scale = g.floats(of('head_norms'), [1, 1, heads, d], Float32Array.from(gammas.flatMap((gamma) => [...gamma])));
-    const normed = g.op('Reshape', [scaledNorm(g, perHead, scale, config.rmsNormEps), g.ints(0, 0, heads * d)]);
+    const scaled = kernels.normByHead
+      ? scaledNorm(g, perHead, scale, config.rmsNormEps)
+      : mul(scaledNorm(g, perHead, g.floats(`ones/${d}`, [d], ones), config.rmsNormEps), scale);
+    const normed = g.op('Reshape', [scaled, g.ints(0, 0, heads * d)]);
     const rotated = (y: Value, count: number): Value => g.op('RotaryEmbedding', [y, cos, sin], { num_heads: count });
 
     // Queries are the last positions of the keys. Window and causality follow from that.
+    const masked = sliding && !owns && !kernels.windowOfShared;
     const attend = (query: Value, key: Value, value: Value, pastKey: Value, pastValue: Value): [Value, Value, Value] =>
-      g.contribs('GroupQueryAttention', [query, key, value, pastKey, pastValue, last, length], 3, {
+      g.contribs('GroupQueryAttention', [query, key, value, pastKey, pastValue, last, length, ...(masked ? ['', '', '', windowMask()] : [])], 3, {
         num_heads: H,
         kv_num_heads: K,
         scale: { float: 1 },
-        local_window_size: sliding ? config.slidingWindow : -1,
+        local_window_size: sliding && !masked ? config.slidingWindow : -1,
       }) as [Value, Value, Value];
 
     let attended: Value;
@@ -235,9 +255,9 @@ export function buildForward(g: GraphBuilder, shape: SliceShape, weights: Weight
       const donor = present.get(kvSource(config, layer))!;
       if (trace) seen.push(g.op('Shape', [query], { start: 1, end: 2 }));
       const none = g.floats('kv/none', [1, 0, K * d], new Float32Array(0));
-      // Its present outputs hold nothing new, but without them the kernel reads past its cache (ONNX Runtime 1.30.0).
       const [y, key, value] = attend(query, none, none, donor.key, donor.value);
-      present.set(layer, { key, value });
+      // They hold nothing new, but without them the CPU's kernel reads past its cache (ONNX Runtime 1.30.0).
+      if (kernels.presentOfShared) present.set(layer, { key, value });
       attended = y;
     }
     return { output: weights.linear(g, attended, of('o_proj.weight')), side };

@@ -1,13 +1,18 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
+import type { Provider } from './kernels.js';
+import { placementOf, type Placement } from './placement.js';
+import { isAboutProvider, ProviderUnavailable } from './provider-unavailable.js';
 
 // The only importer of onnxruntime-node.
 
 export type { Tensor };
 export type Feeds = Record<string, Tensor>;
 
-/** What every session runs on: the version of ONNX Runtime, for example "1.30.0", and its execution providers in order of preference. */
-export const runtime = { version: env.versions.node ?? '', executionProviders: ['cpu'] } as const;
+/** The version of ONNX Runtime, for example "1.30.0". */
+export const runtime = { version: env.versions.node ?? '' } as const;
 
 /** Name of an output that the binding cannot hand over. */
 export const UNREADABLE = 'unreadable';
@@ -19,15 +24,23 @@ export interface SessionOptions {
   readonly saveTo?: string;
   /** How an operator's threads wait for the next one; `pass` by default. */
   readonly spinning?: Spinning;
+  /** What the operators run on, as far as it has kernels for them; `cpu` by default. */
+  readonly provider?: Provider;
+  /** Note which provider computes what, until `placement` is asked for. */
+  readonly observed?: boolean;
 }
 
 /** Busily never, inside a pass only, or between two passes too. */
 export type Spinning = 'never' | 'pass' | 'always';
 
-/** Loads a graph from its bytes, or from a file whose external data lies beside it. */
-export async function createSession(graph: Uint8Array | string, { threads, saveTo, spinning = 'pass' }: SessionOptions): Promise<Session> {
+/** Loads a graph from its bytes, or from a file whose external data lies beside it. Throws `ProviderUnavailable` where the machine lacks the provider. */
+export async function createSession(
+  graph: Uint8Array | string,
+  { threads, saveTo, spinning = 'pass', provider = 'cpu', observed = false }: SessionOptions,
+): Promise<Session> {
+  const profileDir = observed ? await mkdtemp(join(tmpdir(), 'matfleet-profile-')) : undefined;
   const options: InferenceSession.SessionOptions = {
-    executionProviders: runtime.executionProviders,
+    executionProviders: [provider],
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: 'sequential',
@@ -36,6 +49,7 @@ export async function createSession(graph: Uint8Array | string, { threads, saveT
     // An arena keeps what the longest prompt once needed; without it decoding is as fast and the memory comes back.
     enableCpuMemArena: false,
     ...(saveTo !== undefined && { optimizedModelFilePath: join(saveTo, 'graph.onnx') }),
+    ...(profileDir !== undefined && { enableProfiling: true, profileFilePrefix: join(profileDir, 'pass') }),
     extra: {
       session: {
         // Threads that wait idly between two passes leave the cores to other slices' sessions and the box's own work.
@@ -48,13 +62,26 @@ export async function createSession(graph: Uint8Array | string, { threads, saveT
       },
     },
   };
-  const session = typeof graph === 'string' ? await InferenceSession.create(graph, options) : await InferenceSession.create(graph, options);
-  return new Session(session);
+  try {
+    const session = typeof graph === 'string' ? await InferenceSession.create(graph, options) : await InferenceSession.create(graph, options);
+    return new Session(session, profileDir);
+  } catch (error) {
+    if (profileDir !== undefined) await rm(profileDir, { recursive: true, force: true });
+    if (provider !== 'cpu' && isAboutProvider(String(error))) throw new ProviderUnavailable(provider, { cause: error });
+    throw error;
+  }
 }
 
 /** A loaded graph. */
 export class Session {
-  constructor(private readonly session: InferenceSession) {}
+  constructor(
+    private readonly session: InferenceSession,
+    private profileDir?: string,
+  ) {}
+
+  get inputNames(): readonly string[] {
+    return this.session.inputNames;
+  }
 
   get outputNames(): readonly string[] {
     return this.session.outputNames;
@@ -80,7 +107,23 @@ export class Session {
     }
   }
 
+  /** Which provider computed what since the session was opened; ends the observation. Only where it was opened as `observed`. */
+  async placement(): Promise<Placement> {
+    const dir = this.profileDir;
+    if (dir === undefined) throw new Error('the session is not observed');
+    this.profileDir = undefined;
+    try {
+      this.session.endProfiling();
+      const [file] = await readdir(dir);
+      if (file === undefined) throw new Error(`ONNX Runtime wrote no profile into ${dir}`);
+      return placementOf(await readFile(join(dir, file), 'utf8'));
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
+  }
+
   async close(): Promise<void> {
+    if (this.profileDir !== undefined) await this.placement().catch(() => undefined);
     await this.session.release();
   }
 }

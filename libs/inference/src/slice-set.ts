@@ -3,14 +3,17 @@ import { LRUCache } from 'lru-cache';
 import { Decoder } from './decoder.js';
 import { EmbeddingTables } from './embedding-tables.js';
 import { cachedLayers } from './gemma3n.js';
+import { KERNELS, type Provider } from './kernels.js';
 import { KvCache } from './kv-cache.js';
 import type { Spinning } from './onnx.js';
+import { acceleratorBytes } from './placement.js';
 import { readPrepared, type Prepared } from './prepared.js';
 
 export interface SliceSetOptions {
   readonly threads?: number;
   readonly hotRowBytes?: number;
   readonly spinning?: Spinning;
+  readonly provider: Provider;
   /** Slices loaded at the same time. */
   readonly mostOpen: number;
 }
@@ -45,11 +48,12 @@ export class SliceSet {
   /** `storeDir` holds the chunks of all `slices`. Nothing is loaded yet. */
   static async create(manifest: Manifest, storeDir: string, slices: readonly Slice[], options: SliceSetOptions): Promise<SliceSet> {
     const needed = new Set(slices.flatMap((slice) => chunksOf(manifest, slice)));
-    const prepared = await largestPrepared(manifest, storeDir, slices);
+    const prepared = KERNELS[options.provider].packs ? await largestPrepared(manifest, storeDir, slices) : undefined;
     const tables = new EmbeddingTables(manifest, [...needed], storeDir, options.hotRowBytes);
     const load = (slice: Slice): Promise<Decoder> =>
       Decoder.open(manifest, storeDir, slice, {
         tables,
+        provider: options.provider,
         ...(prepared && { prepared }),
         ...(options.threads !== undefined && { threads: options.threads }),
         ...(options.spinning !== undefined && { spinning: options.spinning }),
@@ -69,6 +73,11 @@ export class SliceSet {
   /** Ids of the slices that are loaded now. */
   get openIds(): string[] {
     return [...this.open.keys()];
+  }
+
+  /** Of the open slices, on an accelerator. */
+  get acceleratorBytes(): number {
+    return [...this.open.values()].reduce((sum, { placement }) => sum + acceleratorBytes(placement), 0);
   }
 
   /** Room for every layer that any of the slices owns. */

@@ -2,6 +2,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { MAPPED_FROM_BYTES, type Chunk, type Manifest, type ModelConfig } from '@matfleet/model';
 import type { GraphBuilder, Value } from './graph-builder.js';
+import { KERNELS, type Kernels } from './kernels.js';
 import type { Prepared } from './prepared.js';
 import { dequantize, type Bits } from './quantize.js';
 
@@ -28,6 +29,8 @@ export interface WeightOptions {
   readonly prepared?: Prepared;
   /** Replace quantised matrices by the float32 ones they stand for. */
   readonly dequantized?: boolean;
+  /** What the products run on; by default the CPU's. */
+  readonly kernels?: Kernels;
 }
 
 /** MatMulNBits' accuracy levels. */
@@ -40,6 +43,7 @@ export class Weights {
   private readonly files = new Map<string, number>();
   private readonly config: ModelConfig;
   private readonly bits: Bits;
+  private readonly kernels: Kernels;
 
   constructor(
     manifest: Manifest,
@@ -51,6 +55,7 @@ export class Weights {
       if (chunk.part.kind !== 'plane') for (const tensor of chunk.tensors) this.stored.set(tensor.name, { chunkId: chunk.id, tensor });
     this.config = manifest.config;
     this.bits = manifest.precision.kind === 'int4' ? 4 : 8;
+    this.kernels = options.kernels ?? KERNELS.cpu;
   }
 
   /** Whether any weight had to stay outside the graph file. */
@@ -150,16 +155,20 @@ export class Weights {
       return this.quantized(g, x, name, matrix, () => this.bytes(entry), this.values(`${name}.scales`));
     }
     const weight = this.external(g, name);
-    if (!matrix.block) return g.contrib('FusedMatMul', [x, weight], { transB: 1 });
+    if (!matrix.block)
+      return this.kernels.transposedProducts
+        ? g.contrib('FusedMatMul', [x, weight], { transB: 1 })
+        : g.op('MatMul', [x, g.op('Transpose', [weight], { perm: [1, 0] })]);
     return this.matMulNBits(g, x, weight, this.external(g, `${name}.scales`), matrix);
   }
 
   private dense(g: GraphBuilder, x: Value, name: string, N: number, K: number, values: Float32Array): Value {
-    return g.contrib('FusedMatMul', [x, g.floats(name, [N, K], values)], { transB: 1 });
+    return timesTransposed(g, this.kernels, x, name, [N, K], values);
   }
 
   private quantized(g: GraphBuilder, x: Value, name: string, matrix: Matrix, values: () => Uint8Array, scales: Float32Array): Value {
-    if (matrix.bits === 8 && this.activations === 'float32') return this.twoHalves(g, x, name, matrix, values(), scales);
+    if (matrix.bits === 8 && this.activations === 'float32' && !this.kernels.bytesTimesFloats)
+      return this.twoHalves(g, x, name, matrix, values(), scales);
     const shape = [matrix.N, Math.ceil(matrix.K / matrix.block!), (matrix.block! * matrix.bits!) / 8];
     const weight = this.preparedTensor(g, name, shape) ?? g.bytesConstant(name, shape, values());
     return this.matMulNBits(g, x, weight, g.floats(`${name}.scales`, [scales.length], scales), matrix);
@@ -198,7 +207,8 @@ export class Weights {
   }
 
   private get activations(): 'int8' | 'float32' {
-    return this.options.activations ?? (this.config.hiddenSize < ROUNDED_FROM_HIDDEN ? 'float32' : 'int8');
+    const rounds = this.kernels.roundsActivations && this.config.hiddenSize >= ROUNDED_FROM_HIDDEN;
+    return this.options.activations ?? (rounds ? 'int8' : 'float32');
   }
 
   private external(g: GraphBuilder, name: string): Value {
@@ -248,6 +258,14 @@ export class Weights {
     if (read < bytes.length) throw new Error(`chunk ${chunkId} ends inside tensor ${tensor.name}: ${read} of ${bytes.length} bytes`);
     return bytes;
   }
+}
+
+/** x (…, K) -> (…, N): the product with the transposed matrix [N, K], whose values go into the graph. */
+export function timesTransposed(g: GraphBuilder, kernels: Kernels, x: Value, name: string, [N, K]: [number, number], values: Float32Array): Value {
+  if (kernels.transposedProducts) return g.contrib('FusedMatMul', [x, g.floats(name, [N, K], values)], { transB: 1 });
+  const columns = new Float32Array(values.length);
+  for (let n = 0; n < N; n++) for (let k = 0; k < K; k++) columns[k * N + n] = values[n * K + k]!;
+  return g.op('MatMul', [x, g.floats(`${name}/transposed`, [K, N], columns)]);
 }
 
 /** Width of the vectors that a matrix takes. FFN down-projections are cut in whole blocks and not asked for here. */

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { ChildEngine } from './child-engine.js';
 import { EngineError, type EngineHost, type EngineSpec, type RunningEngine } from './engine-host.js';
 import { limitMemory, loadingLimitBytes, servingLimitBytes, type MemoryLimit } from './memory-limit.js';
-import type { ThreadTerms } from './messages.js';
+import type { EngineTerms } from './messages.js';
 
 export interface EngineHostOptions {
   /** The operator's grant; 0 when not set, then `availableMemoryBytes` at the start bounds the engine. */
@@ -12,7 +12,11 @@ export interface EngineHostOptions {
   /** Threads of one operator; the library's own choice when absent. */
   readonly threads?: number;
   /** `shared` when absent. */
-  readonly box?: ThreadTerms['box'];
+  readonly box?: EngineTerms['box'];
+  /** `cpu` when absent. */
+  readonly provider?: EngineTerms['provider'];
+  /** Of an accelerator's memory, at most. */
+  readonly acceleratorMemoryBytes?: number;
   readonly startTimeoutMs?: number;
   /** An answer without a token for this long means that the process hangs. */
   readonly hangTimeoutMs?: number;
@@ -52,6 +56,8 @@ export function createEngineHost(options: EngineHostOptions): EngineHost {
         const { runtimeBytes } = await engine.load({
           box: options.box ?? 'shared',
           ...(options.threads !== undefined && { threads: options.threads }),
+          provider: options.provider ?? 'cpu',
+          ...(options.acceleratorMemoryBytes !== undefined && { acceleratorMemoryBytes: options.acceleratorMemoryBytes }),
         });
         if (options.modelMemoryBytes > 0) await tighten(limit, servingLimitBytes(options.modelMemoryBytes, runtimeBytes));
       } else await engine.loaded;

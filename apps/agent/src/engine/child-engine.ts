@@ -9,7 +9,7 @@ import {
   type RunningEngine,
 } from './engine-host.js';
 import { residentBytes, type MemoryLimit } from './memory-limit.js';
-import type { EngineCounters, FromEngine, Loaded, ThreadTerms, ToEngine } from './messages.js';
+import type { EngineCounters, EngineTerms, FromEngine, Loaded, ToEngine } from './messages.js';
 
 /** Tokens that the engine may run ahead of its reader. */
 const WINDOW_TOKENS = 32;
@@ -42,6 +42,7 @@ export class ChildEngine implements RunningEngine {
     pleReadMsMax: 0,
     hotRowBytes: 0,
     kvBytes: 0,
+    acceleratorBytes: 0,
   };
   #rssBytes = 0;
   #limit: MemoryLimit | undefined;
@@ -85,7 +86,7 @@ export class ChildEngine implements RunningEngine {
     if (this.#exitReason !== undefined) void limit.release();
   }
 
-  load(terms: ThreadTerms): Promise<Loaded> {
+  load(terms: EngineTerms): Promise<Loaded> {
     this.#send({ kind: 'load', spec: this.spec, terms });
     return this.loaded;
   }

@@ -83,6 +83,8 @@ export interface EngineStatus {
   readonly pleReadMsMax: number;
   readonly hotRowBytes: number;
   readonly kvBytes: number;
+  /** Weights that lie with an accelerator. */
+  readonly acceleratorBytes: number;
   readonly rssBytes: number;
   /** The engine's own bound: the spec's, or the model's where that is less. */
   readonly contextTokens: number;

@@ -6,7 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { openEngine, runtime, threadPolicy, type Engine, type TokenLogprobs } from '@matfleet/inference';
 import { footprint, Manifest, sliceById } from '@matfleet/model';
 import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
-import type { FromEngine, ThreadTerms, ToEngine } from './messages.js';
+import type { EngineTerms, FromEngine, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
 /** What measured best (bench/results/drafts.md): hardly a cost where nothing repeats, much where an answer has the shape of an earlier one. */
@@ -71,7 +71,7 @@ function send(message: FromEngine): void {
   if (process.connected) process.send?.(message);
 }
 
-async function load(spec: EngineSpec, { box, threads }: ThreadTerms): Promise<void> {
+async function load(spec: EngineSpec, { box, threads, provider, acceleratorMemoryBytes }: EngineTerms): Promise<void> {
   try {
     const before = process.memoryUsage.rss();
     const manifest = Manifest.parse(JSON.parse(await readFile(spec.manifestPath, 'utf8')));
@@ -84,19 +84,23 @@ async function load(spec: EngineSpec, { box, threads }: ThreadTerms): Promise<vo
       ...(spec.hotRowBytes !== undefined && { hotRowBytes: spec.hotRowBytes }),
       ...threadPolicy(box, manifest.config.hiddenSize, availableParallelism()),
       ...(threads !== undefined && { threads }),
+      provider,
+      ...(acceleratorMemoryBytes !== undefined && { acceleratorMemoryBytes }),
     });
     // One step, so that what the runtime allocates lazily is there when the memory is measured.
     for await (const _ of loaded.generate([manifest.config.bosTokenId], { maxTokens: 1 }));
     const { weightsBytes, headBytes } = footprint(manifest, slice, loaded.contextTokens);
+    const counters = loaded.stats();
+    const hostWeightsBytes = Math.max(0, weightsBytes + headBytes - counters.acceleratorBytes);
     engine = loaded;
     send({
       kind: 'loaded',
       contextTokens: loaded.contextTokens,
       // Mapped weights need not be resident yet; the bare process is the least that the runtime takes.
-      runtimeBytes: Math.max(before, process.memoryUsage.rss() - weightsBytes - headBytes),
-      executionProviders: runtime.executionProviders,
+      runtimeBytes: Math.max(before, process.memoryUsage.rss() - hostWeightsBytes),
+      executionProviders: loaded.executionProviders,
       runtimeVersion: runtime.version,
-      counters: loaded.stats(),
+      counters,
     });
     setInterval(() => send({ kind: 'counters', counters: loaded.stats() }), COUNTERS_EVERY_MS).unref();
   } catch (error) {

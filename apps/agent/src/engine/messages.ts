@@ -1,3 +1,4 @@
+import type { Config } from '../config.js';
 import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
 
 /** Counters that the engine process reports every second and with every answer. */
@@ -10,6 +11,7 @@ export interface EngineCounters {
   readonly pleReadMsMax: number;
   readonly hotRowBytes: number;
   readonly kvBytes: number;
+  readonly acceleratorBytes: number;
 }
 
 export interface Loaded {
@@ -23,16 +25,19 @@ export interface Loaded {
 
 export type FailureCode = 'invalid' | 'prompt-too-long' | 'internal';
 
-/** What the operator said about the device's processor. */
-export interface ThreadTerms {
+/** What the operator said about the device's processors. */
+export interface EngineTerms {
   readonly box: 'dedicated' | 'shared';
   /** Of one operator; else the library's choice. */
   readonly threads?: number;
+  readonly provider: Config['provider'];
+  /** Of an accelerator's memory, at most; unbounded when absent. */
+  readonly acceleratorMemoryBytes?: number;
 }
 
 /** Agent to engine process. `id` names one request. */
 export type ToEngine =
-  | { readonly kind: 'load'; readonly spec: EngineSpec; readonly terms: ThreadTerms }
+  | { readonly kind: 'load'; readonly spec: EngineSpec; readonly terms: EngineTerms }
   /** The engine stays at most `window` unacknowledged tokens ahead. */
   | { readonly kind: 'generate'; readonly id: number; readonly request: EngineRequest; readonly window: number }
   | { readonly kind: 'check-prompt'; readonly id: number; readonly request: EngineRequest }

@@ -154,6 +154,8 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       pleReadMs: engine?.pleReadMs ?? 0,
       pleReadMsMax: engine?.pleReadMsMax ?? 0,
       hotRowBytes: BigInt(engine?.hotRowBytes ?? 0),
+      executionProviders: [...(engine?.executionProviders ?? [])],
+      acceleratorBytes: BigInt(engine?.acceleratorBytes ?? 0),
       memoryLimitBy: engine?.memoryLimitBy ?? '',
       engineRssBytes: BigInt(engine?.rssBytes ?? 0),
       desiredGeneration: BigInt(desiredGeneration),

@@ -184,6 +184,10 @@ export interface GetStatusResponse {
   pleReadMsMax: number;
   /** Room for rows of the embedding tables in memory. */
   hotRowBytes: bigint;
+  /** What computes the slice, the provider that holds its weights first; empty until an engine runs. */
+  executionProviders: string[];
+  /** Weights that lie with an accelerator. */
+  acceleratorBytes: bigint;
 }
 
 function createBasePart(): Part {
@@ -1366,6 +1370,8 @@ function createBaseGetStatusResponse(): GetStatusResponse {
     pleReadMs: 0,
     pleReadMsMax: 0,
     hotRowBytes: 0n,
+    executionProviders: [],
+    acceleratorBytes: 0n,
   };
 }
 
@@ -1460,6 +1466,15 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
         throw new globalThis.Error("value provided for field message.hotRowBytes of type uint64 too large");
       }
       writer.uint32(176).uint64(message.hotRowBytes);
+    }
+    for (const v of message.executionProviders) {
+      writer.uint32(242).string(v!);
+    }
+    if (message.acceleratorBytes !== 0n) {
+      if (BigInt.asUintN(64, message.acceleratorBytes) !== message.acceleratorBytes) {
+        throw new globalThis.Error("value provided for field message.acceleratorBytes of type uint64 too large");
+      }
+      writer.uint32(248).uint64(message.acceleratorBytes);
     }
     return writer;
   },
@@ -1653,6 +1668,22 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
             message.hotRowBytes = reader.uint64() as bigint;
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.executionProviders.push(reader.string());
+            continue;
+          }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.acceleratorBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1705,6 +1736,10 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
     message.pleReadMsMax = object.pleReadMsMax ?? 0;
     message.hotRowBytes = (object.hotRowBytes !== undefined && object.hotRowBytes !== null)
       ? BigInt(object.hotRowBytes)
+      : 0n;
+    message.executionProviders = object.executionProviders?.map((e) => e) || [];
+    message.acceleratorBytes = (object.acceleratorBytes !== undefined && object.acceleratorBytes !== null)
+      ? BigInt(object.acceleratorBytes)
       : 0n;
     return message;
   },
