@@ -21,7 +21,7 @@ import {
   type Slot,
 } from '@matfleet/device';
 import { mappedBytes, sliceById } from '@matfleet/model';
-import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Desired, type Hello } from '@matfleet/protocol';
+import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, CandidateRejected, engineSpec } from './activation.js';
 import { ChunkStore } from './chunk-store.js';
@@ -30,6 +30,7 @@ import { createEngineHost } from './engine/child-engine-host.js';
 import type { EngineHost, EngineSpec } from './engine/engine-host.js';
 import { prepareSlice } from './engine/prepare-slice.js';
 import { createSupervisor, type Supervisor } from './engine/supervisor.js';
+import { isNews, readCondition } from './hardware/condition.js';
 import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
@@ -54,6 +55,7 @@ export class Agent {
   private artifacts: ArtifactServiceClient | undefined;
   private capabilities: Capabilities | undefined;
   private online = false;
+  private toldCondition: Condition | undefined;
   private loops: Promise<unknown>[] = [];
 
   constructor(
@@ -159,7 +161,7 @@ export class Agent {
       dial: () => new DeviceServiceClient(targetOf(joinUrl), credentials, channelOptions),
       handlers: {
         hello: () => this.hello(),
-        heartbeat: () => {
+        heartbeat: (roundTripMs) => {
           const stats = this.supervisor.stats();
           return {
             queueLength: this.serving.queueLength(),
@@ -169,6 +171,7 @@ export class Agent {
             engineReady: stats.ready,
             latency: this.latency.drain(),
             memoryBandwidthBytesPerSecond: 0n,
+            condition: this.news(roundTripMs),
           };
         },
         restoreLatency: (reports) => this.latency.restore(reports),
@@ -178,6 +181,7 @@ export class Agent {
         online: (online, why) => {
           if (online !== this.online) this.log.info({ online, why }, online ? 'session open' : 'session lost');
           this.online = online;
+          this.toldCondition = undefined;
           if (!online) this.remote.abortAll();
           else this.reconciler.nudge();
         },
@@ -210,6 +214,14 @@ export class Agent {
       storedGeneration: BigInt(this.journal.current.desired?.generation ?? 0),
       observed: this.reconciler.observed(),
     };
+  }
+
+  /** How the box is doing, where that has changed since this session told it. */
+  private news(roundTripMs: number | undefined): Condition | undefined {
+    const condition = { ...readCondition(), roundTripMs };
+    if (!isNews(condition, this.toldCondition)) return undefined;
+    this.toldCondition = condition;
+    return condition;
   }
 
   private accept(desired: Desired): void {

@@ -26,6 +26,16 @@ export interface Capabilities {
   readonly executionProviders: readonly string[];
 }
 
+/** How a box is doing right now; null where it does not tell. */
+export interface Condition {
+  readonly memoryFullPercent: number | null;
+  readonly power: 'mains' | 'battery' | null;
+  readonly batteryPercent: number | null;
+  readonly temperatureCelsius: number | null;
+  readonly throttlesAtCelsius: number | null;
+  readonly roundTripMs: number | null;
+}
+
 export interface Device {
   readonly id: string;
   readonly name: string;
@@ -33,6 +43,7 @@ export interface Device {
   readonly presence: Presence;
   readonly lastSeenAt: string | null;
   readonly capabilities: Capabilities | null;
+  readonly condition: Condition | null;
   readonly desired: {
     readonly generation: number;
     readonly modelVersionId: string;

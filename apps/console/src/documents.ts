@@ -5,6 +5,7 @@ const device = `
   capabilities {
     architecture platform cores totalMemoryBytes availableMemoryBytes modelMemoryBytes memoryBandwidthBytesPerSecond executionProviders
   }
+  condition { memoryFullPercent power batteryPercent temperatureCelsius throttlesAtCelsius roundTripMs }
   desired { generation modelVersionId modelName sliceId reason }
   observed { generation modelVersionId sliceId }
   latency { ttftMs { p50 p95 } interTokenMs { p50 p95 } tokensPerSecond samples }

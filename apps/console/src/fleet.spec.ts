@@ -12,6 +12,7 @@ function device(id: string, change: Partial<Device> = {}): Device {
     presence: 'online',
     lastSeenAt: null,
     capabilities: null,
+    condition: null,
     desired: null,
     observed: null,
     phase: null,

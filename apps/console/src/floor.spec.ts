@@ -23,6 +23,7 @@ function device(name: string, sliceId: string | null, presence: Device['presence
     presence,
     lastSeenAt: null,
     capabilities: null,
+    condition: null,
     desired: null,
     observed: sliceId === null ? null : { generation: 1, modelVersionId: 'v1', sliceId },
     phase: null,

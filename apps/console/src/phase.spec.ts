@@ -10,6 +10,7 @@ function device(change: Partial<Device>): Device {
     presence: 'online',
     lastSeenAt: null,
     capabilities: null,
+    condition: null,
     desired: { generation: 4, modelVersionId: 'v2', modelName: 'nano', sliceId: 'large', reason: '' },
     observed: { generation: 4, modelVersionId: 'v2', sliceId: 'large' },
     phase: 'active',

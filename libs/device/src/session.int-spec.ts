@@ -38,6 +38,18 @@ describe('a session', () => {
     expect(device.session.online).toBe(true);
   });
 
+  it('tells how long the last heartbeat took to be acknowledged, from the first acknowledgement on', async () => {
+    await rig.start({ heartbeatMs: 100 });
+    rig.device();
+    const told = await rig.plane.until('a round trip', () => {
+      const beats = rig.plane.messages(rig.id, 'heartbeat');
+      return beats.some(({ condition }) => condition) && beats.map(({ condition }) => condition?.roundTripMs);
+    });
+    expect(told[0]).toBeUndefined();
+    expect(told.at(-1)).toBeGreaterThan(0);
+    expect(told.at(-1)).toBeLessThan(5_000);
+  });
+
   it('hands over documents and inferences as they come', async () => {
     await rig.start();
     const device = rig.device();

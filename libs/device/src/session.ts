@@ -23,8 +23,8 @@ const SYNC_TIMEOUT_MS = 15_000;
 /** What the device answers to the session's events. None may throw. */
 export interface SessionHandlers {
   hello(): Hello | Promise<Hello>;
-  /** Drains the latency measured since the last heartbeat. */
-  heartbeat(): Omit<Heartbeat, 'sequence' | 'monotonicMs'>;
+  /** Drains the latency measured since the last heartbeat. `roundTripMs` is what the last acknowledged one took; undefined before that. */
+  heartbeat(roundTripMs: number | undefined): Omit<Heartbeat, 'sequence' | 'monotonicMs'>;
   /** Latency whose heartbeat was not acknowledged; it belongs into the next one. */
   restoreLatency(reports: readonly LatencyReport[]): void;
   desired(desired: Desired): void;
@@ -76,6 +76,9 @@ export class DeviceSession {
   private dialled: SessionClient | undefined;
   private link: Link | undefined;
   private sequence = 0n;
+  /** The youngest heartbeat, and how long the last acknowledged one took. */
+  private sentAtMs = 0;
+  private roundTripMs: number | undefined;
   /** Latency of heartbeats on their way, by sequence; at most a lease's worth. */
   private readonly unacknowledged = new Map<bigint, LatencyReport[]>();
 
@@ -274,6 +277,7 @@ export class DeviceSession {
   private unlink(why: string): void {
     const wasOnline = this.link !== undefined;
     this.link = undefined;
+    this.roundTripMs = undefined;
     for (const reports of this.unacknowledged.values()) this.options.handlers.restoreLatency(reports);
     this.unacknowledged.clear();
     if (wasOnline || why !== '') this.options.handlers.online(false, why);
@@ -281,7 +285,8 @@ export class DeviceSession {
 
   private beat(): void {
     if (!this.link) return;
-    const body = this.options.handlers.heartbeat();
+    const body = this.options.handlers.heartbeat(this.roundTripMs);
+    this.sentAtMs = performance.now();
     const sequence = ++this.sequence;
     if (body.latency.length > 0) this.unacknowledged.set(sequence, body.latency);
     this.link.send({ message: { $case: 'heartbeat', value: { ...body, sequence, monotonicMs: BigInt(Math.floor(performance.now())) } } });
@@ -293,6 +298,7 @@ export class DeviceSession {
       case 'desired':
         return handlers.desired(message.value);
       case 'heartbeatAck':
+        if (message.value.sequence === this.sequence) this.roundTripMs = performance.now() - this.sentAtMs;
         for (const sequence of this.unacknowledged.keys()) if (sequence <= message.value.sequence) this.unacknowledged.delete(sequence);
         return;
       case 'reportAck':

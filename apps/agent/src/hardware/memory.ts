@@ -6,6 +6,8 @@ import { memoryCgroup, type CgroupPlace } from '../engine/cgroup.js';
 export interface Memory {
   readonly totalBytes: number;
   readonly availableBytes: number;
+  /** The tightest limit of the control groups above; 0 where none bounds this process. */
+  readonly limitBytes: number;
 }
 
 /** What this process may use: the machine's memory, or less where a control group bounds it or one above it. */
@@ -13,18 +15,19 @@ export function measureMemory(): Memory {
   const meminfo = read('/proc/meminfo');
   let totalBytes = kibOf(meminfo, 'MemTotal') ?? totalmem();
   let availableBytes = kibOf(meminfo, 'MemAvailable') ?? freemem();
+  let limitBytes = 0;
   const place = memoryCgroup(read('/proc/self/cgroup'), read('/proc/self/mountinfo'));
   for (const group of place ? groupsUpwards(place) : []) {
-    const limitBytes = numberIn(group, place!.version === 1 ? 'memory.limit_in_bytes' : 'memory.max');
+    const limit = numberIn(group, place!.version === 1 ? 'memory.limit_in_bytes' : 'memory.max');
     const usedBytes = numberIn(group, place!.version === 1 ? 'memory.usage_in_bytes' : 'memory.current');
     // "max", or version 1's number near 2^63, is no limit.
-    if (limitBytes === undefined || limitBytes > totalBytes) continue;
-    totalBytes = limitBytes;
+    if (limit === undefined || limit > totalBytes) continue;
+    totalBytes = limitBytes = limit;
     // What the page cache holds can be given back.
     const cacheBytes = Number(/^(?:total_inactive_file|inactive_file) (\d+)$/m.exec(read(join(group, 'memory.stat')))?.[1] ?? 0);
-    availableBytes = Math.min(availableBytes, Math.max(0, limitBytes - (usedBytes ?? 0) + cacheBytes));
+    availableBytes = Math.min(availableBytes, Math.max(0, limit - (usedBytes ?? 0) + cacheBytes));
   }
-  return { totalBytes, availableBytes };
+  return { totalBytes, availableBytes, limitBytes };
 }
 
 function* groupsUpwards({ group, mount }: CgroupPlace): Generator<string> {

@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Capabilities } from '@matfleet/protocol';
 import { probeMemoryBandwidth } from './bandwidth.js';
 import { cpuFeatures } from './cpu-features.js';
+import { probeDiskLatencyMs } from './disk-latency.js';
 import { measureMemory } from './memory.js';
 
 /** What the operator grants and what the engine process measured. */
@@ -16,13 +17,16 @@ export interface Grants {
   readonly bandwidthEntry?: URL;
 }
 
-/** Looks at the box; takes under a second. What cannot be measured is 0, so that a device is never kept from its fleet by a missing figure. */
+/** Looks at the box; takes about a second. What cannot be measured is 0, so that a device is never kept from its fleet by a missing figure. */
 export async function probeHardware(dataDir: string, grants: Grants): Promise<Capabilities> {
-  const [bandwidth, cpuinfo, disk] = await Promise.all([
+  const [bandwidth, cpuinfo, disk, board] = await Promise.all([
     probeMemoryBandwidth(grants.bandwidthEntry).catch(() => 0),
     readFile('/proc/cpuinfo', 'utf8').catch(() => ''),
     statfs(dataDir).catch(() => undefined),
+    readFile('/proc/device-tree/compatible', 'utf8').catch(() => ''),
   ]);
+  // After the bandwidth, whose figure its writes would spoil.
+  const diskRandomReadMs = await probeDiskLatencyMs(dataDir);
   const memory = measureMemory();
   return {
     architecture: process.arch,
@@ -38,5 +42,12 @@ export async function probeHardware(dataDir: string, grants: Grants): Promise<Ca
     executionProviders: [...(grants.executionProviders ?? ['cpu'])],
     nodeVersion: process.versions.node,
     runtimeVersion: grants.runtimeVersion ?? '',
+    memoryLimitBytes: BigInt(memory.limitBytes),
+    diskRandomReadMs,
+    unifiedMemory: hasUnifiedMemory(process.platform, process.arch, board),
   };
 }
+
+/** Apple's processors and NVIDIA's Tegra boards: processor and accelerator share one memory, so a byte given to one is taken from the other. */
+export const hasUnifiedMemory = (platform: string, architecture: string, deviceTreeCompatible: string): boolean =>
+  architecture === 'arm64' && (platform === 'darwin' || deviceTreeCompatible.includes('nvidia,tegra'));

@@ -1,6 +1,7 @@
 import { Button } from '@mantine/core';
 import { memo } from 'react';
-import type { Device, ModelVersion } from '../api-types.js';
+import type { Condition, Device, ModelVersion } from '../api-types.js';
+import { conditionFacts } from '../condition.js';
 import type { DeviceEntry } from '../fleet.js';
 import { bytes, shortVersion, significant } from '../format.js';
 import { Ago } from './ago.js';
@@ -36,6 +37,7 @@ export const DeviceRow = memo(function DeviceRow({ entry: { device, history }, m
           )}
         </div>
         <Hardware device={device} />
+        <Doing condition={device.condition} />
         {device.labels.length > 0 && <div className={styles.faint}>{device.labels.map(({ key, value }) => `${key}=${value}`).join(' · ')}</div>}
       </div>
       <div className={styles.runs}>
@@ -89,6 +91,22 @@ export const DeviceRow = memo(function DeviceRow({ entry: { device, history }, m
     </li>
   );
 });
+
+/** How the box is doing, where that is worth a word. */
+function Doing({ condition }: { readonly condition: Condition | null }) {
+  const facts = conditionFacts(condition);
+  if (facts.length === 0) return null;
+  return (
+    <div className={styles.faint} data-field="condition">
+      {facts.map(({ text, tone }, i) => (
+        <span key={text} className={tone === 'warn' ? styles.trouble : undefined}>
+          {i > 0 && ' · '}
+          {text}
+        </span>
+      ))}
+    </div>
+  );
+}
 
 function Hardware({ device: { capabilities: has } }: { readonly device: Device }) {
   if (!has) return null;

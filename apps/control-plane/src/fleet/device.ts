@@ -16,6 +16,26 @@ export interface Capabilities {
   readonly executionProviders: readonly string[];
   readonly nodeVersion: string;
   readonly runtimeVersion: string;
+  /** Limit of the agent's control group; 0 where none bounds it. Absent in what an older agent said, as the next two. */
+  readonly memoryLimitBytes?: number;
+  /** Median of random 4 KiB reads past the page cache; null where the device could not measure it. */
+  readonly diskRandomReadMs?: number | null;
+  /** Processor and accelerator share one memory. */
+  readonly unifiedMemory?: boolean;
+}
+
+/** How a box is doing right now; null where it does not tell. */
+export interface Condition {
+  /** Share of the last ten seconds in which some process, or every one, waited for memory. */
+  readonly memorySomePercent: number | null;
+  readonly memoryFullPercent: number | null;
+  readonly power: 'mains' | 'battery' | null;
+  readonly batteryPercent: number | null;
+  /** Of the hottest zone, and where the kernel begins to slow it down. */
+  readonly temperatureCelsius: number | null;
+  readonly throttlesAtCelsius: number | null;
+  /** From a heartbeat to its acknowledgement, as the device sees it. */
+  readonly roundTripMs: number | null;
 }
 
 export interface Observed {
@@ -79,6 +99,8 @@ export interface DeviceView {
   readonly agentVersion: string | null;
   readonly lastSeenAt: Date | null;
   readonly capabilities: Capabilities | null;
+  /** Null until a session has told it. */
+  readonly condition: Condition | null;
   readonly desired: {
     readonly generation: number;
     readonly modelVersionId: string;

@@ -16,6 +16,20 @@ export class CapabilitiesType {
   @Field(() => [String]) executionProviders!: string[];
   @Field(() => String) nodeVersion!: string;
   @Field(() => String) runtimeVersion!: string;
+  @Field(() => Float, { nullable: true, description: 'Limit of the control group that holds the agent; 0: none.' }) memoryLimitBytes?: number;
+  @Field(() => Float, { nullable: true, description: 'Median of random 4 KiB reads past the page cache.' }) diskRandomReadMs?: number | null;
+  @Field(() => Boolean, { nullable: true, description: 'Processor and accelerator share one memory.' }) unifiedMemory?: boolean;
+}
+
+@ObjectType('Condition', { description: 'How a box is doing right now; null where it does not tell.' })
+export class ConditionType {
+  @Field(() => Float, { nullable: true, description: 'Of the last ten seconds: some process waited for memory.' }) memorySomePercent!: number | null;
+  @Field(() => Float, { nullable: true, description: 'Every process waited for memory.' }) memoryFullPercent!: number | null;
+  @Field(() => String, { nullable: true, description: 'mains or battery' }) power!: string | null;
+  @Field(() => Float, { nullable: true }) batteryPercent!: number | null;
+  @Field(() => Float, { nullable: true }) temperatureCelsius!: number | null;
+  @Field(() => Float, { nullable: true, description: 'Where the kernel begins to slow the processor down.' }) throttlesAtCelsius!: number | null;
+  @Field(() => Float, { nullable: true }) roundTripMs!: number | null;
 }
 
 @ObjectType('Desired')
@@ -69,6 +83,7 @@ export class DeviceType {
   @Field(() => String, { description: 'online, suspect or offline' }) presence!: string;
   @Field(() => Date, { nullable: true }) lastSeenAt!: Date | null;
   @Field(() => CapabilitiesType, { nullable: true }) capabilities!: CapabilitiesType | null;
+  @Field(() => ConditionType, { nullable: true }) condition!: ConditionType | null;
   @Field(() => DesiredType, { nullable: true }) desired!: DesiredType | null;
   @Field(() => ObservedType, { nullable: true }) observed!: ObservedType | null;
   @Field(() => String, { nullable: true }) phase!: string | null;

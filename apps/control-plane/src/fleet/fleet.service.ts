@@ -4,7 +4,7 @@ import { CONFIG, type Config } from '../config.js';
 import { presence, sweepLeases, type Presence } from '../domain/presence.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
-import type { DeviceRecord, DeviceView, Hello, PhaseReport } from './device.js';
+import type { Condition, DeviceRecord, DeviceView, Hello, PhaseReport } from './device.js';
 import { parseFilter } from './device-filter.js';
 import { DeviceFilterRepository, type Present } from './device-filter.repository.js';
 import { LABELS_MAX, type LabelPatch } from './device-labels.js';
@@ -18,6 +18,8 @@ export interface Beat {
   readonly availableMemoryBytes: number;
   /** 0 when not measured again. */
   readonly memoryBandwidthBytesPerSecond: number;
+  /** Null: as the last one that told. */
+  readonly condition: Condition | null;
   readonly latency: readonly LatencyReport[];
 }
 
@@ -34,6 +36,7 @@ export interface LiveState {
   readonly epoch: bigint;
   readonly queued: number;
   readonly engineReady: boolean;
+  readonly condition: Condition | null;
 }
 
 /** A device with a lease, or whose lease ran out in this process's life. One small object each: there are many. */
@@ -42,6 +45,7 @@ interface Live extends LiveState {
   epoch: bigint;
   queued: number;
   engineReady: boolean;
+  condition: Condition | null;
   lastBeatMs: number;
   connected: boolean;
   /** The presence that was told last. */
@@ -123,7 +127,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     if (!device) throw new DomainError('permission-denied', `device ${deviceId} is not part of this fleet any more`);
     const { epoch } = device;
     const engineReady = hello.observed !== null;
-    const fresh = { epoch, queued: 0, engineReady, lastBeatMs: performance.now(), connected: true, seen: false };
+    const fresh = { epoch, queued: 0, engineReady, lastBeatMs: performance.now(), connected: true, seen: false, condition: null };
     const live = this.live.get(deviceId);
     // Of two at once the higher epoch holds the lease, whichever answer came first.
     if (!live) this.live.set(deviceId, { deviceId, shown: 'offline', ...fresh });
@@ -142,11 +146,12 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     live.seen = true;
     live.queued = beat.queued;
     live.engineReady = beat.engineReady;
+    live.condition = beat.condition ?? live.condition;
     for (const report of beat.latency) {
       const closed = this.windows.add(deviceId, report, Date.now());
       if (closed) this.close([closed]);
     }
-    if (beat.latency.length > 0 || engineChanged || live.shown !== 'online') this.changed(deviceId);
+    if (beat.condition || beat.latency.length > 0 || engineChanged || live.shown !== 'online') this.changed(deviceId);
   }
 
   async report(deviceId: string, epoch: bigint, report: PhaseReport): Promise<void> {
@@ -297,6 +302,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
         presence: this.presenceOf(device.id),
         lastSeenAt: this.lastSeenOf(device),
         capabilities: device.capabilities,
+        condition: this.live.get(device.id)?.condition ?? null,
         desired: desired.get(device.id) ?? null,
         observed: device.observed,
         phase: device.phase,

@@ -64,7 +64,7 @@ describe('monitoring', () => {
       await fleet.register(randomUUID(), 'away', () => Promise.resolve()),
     ];
     const { epoch } = await fleet.hello(here.id, { bootId: 'b', agentVersion: '1', capabilities, observed: null });
-    const beat = { queued: 0, engineReady: true, availableMemoryBytes: 0, memoryBandwidthBytesPerSecond: 0 };
+    const beat = { queued: 0, engineReady: true, availableMemoryBytes: 0, memoryBandwidthBytesPerSecond: 0, condition: null };
     const latency = {
       modelVersionId: 'v',
       sliceId: 's',

@@ -17,6 +17,7 @@ import {
   SyncRequest,
   type EnrollResponse,
   type GenerateResponse,
+  PowerSource,
   type StartInference,
   type SyncResponse,
 } from '@matfleet/protocol';
@@ -350,6 +351,27 @@ describe('the device gateway', () => {
   });
 
   describe('a session', () => {
+    it('tells how the box is doing, until it tells otherwise', async () => {
+      const { device, identity, beat } = await running('kiosk', 'small');
+      const told = async () => (await call<{ condition: unknown }>('GET', `/api/v1/devices/${identity.deviceId}`)).condition;
+      expect(await told()).toBeNull();
+      device.heartbeat({ condition: { power: PowerSource.POWER_SOURCE_BATTERY, batteryPercent: 43, temperatureCelsius: Number.NaN } });
+      const expected = {
+        memorySomePercent: null,
+        memoryFullPercent: null,
+        power: 'battery',
+        batteryPercent: 43,
+        temperatureCelsius: null,
+        throttlesAtCelsius: null,
+        roundTripMs: null,
+      };
+      await until(told, (condition) => condition !== null);
+      device.heartbeat();
+      await device.next('heartbeatAck');
+      expect(await told()).toEqual(expected);
+      clearInterval(beat);
+    });
+
     it('is ended by a newer one of the same device, after which nothing of the old one has an effect', async () => {
       const { device: old, identity, beat } = await running('kiosk', 'small');
       clearInterval(beat);

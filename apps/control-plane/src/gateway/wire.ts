@@ -3,8 +3,10 @@ import { emptyHistogram, Histogram } from '@matfleet/model';
 import {
   FinishReason,
   Phase as WirePhase,
+  PowerSource,
   Role,
   type Capabilities as WireCapabilities,
+  type Condition as WireCondition,
   type Heartbeat,
   type Histogram as WireHistogram,
   type InferenceEvent,
@@ -13,7 +15,7 @@ import {
   type SessionResponse,
 } from '@matfleet/protocol';
 import { DomainError } from '../errors.js';
-import type { Capabilities, Observed, Phase, PhaseReport } from '../fleet/device.js';
+import type { Capabilities, Condition, Observed, Phase, PhaseReport } from '../fleet/device.js';
 import type { ChatMessage, Outbound } from '../fleet/device-links.js';
 import type { Beat } from '../fleet/fleet.service.js';
 import type { AttemptEvent } from '../inference/attempt-hub.js';
@@ -38,6 +40,9 @@ export function capabilitiesOf(wire: WireCapabilities | undefined): Capabilities
     executionProviders: wire.executionProviders.slice(0, LIST_MAX).map((value) => text(value)),
     nodeVersion: text(wire.nodeVersion),
     runtimeVersion: text(wire.runtimeVersion),
+    memoryLimitBytes: Number(wire.memoryLimitBytes),
+    diskRandomReadMs: wire.diskRandomReadMs ?? null,
+    unifiedMemory: wire.unifiedMemory,
   };
 }
 
@@ -53,6 +58,7 @@ export function beatOf(wire: Heartbeat): Beat {
     engineReady: wire.engineReady,
     availableMemoryBytes: Number(wire.availableMemoryBytes),
     memoryBandwidthBytesPerSecond: Number(wire.memoryBandwidthBytesPerSecond),
+    condition: wire.condition ? conditionOf(wire.condition) : null,
     latency: wire.latency.slice(0, LATENCY_REPORTS_MAX).map((report) => ({
       modelVersionId: text(report.modelVersionId),
       sliceId: text(report.sliceId),
@@ -62,6 +68,24 @@ export function beatOf(wire: Heartbeat): Beat {
       outputTokens: Number(report.outputTokens),
       failed: Number(report.failed),
     })),
+  };
+}
+
+const POWERS: Partial<Record<PowerSource, Condition['power']>> = {
+  [PowerSource.POWER_SOURCE_MAINS]: 'mains',
+  [PowerSource.POWER_SOURCE_BATTERY]: 'battery',
+};
+
+function conditionOf(wire: WireCondition): Condition {
+  const finite = (value: number | undefined): number | null => (value !== undefined && Number.isFinite(value) ? value : null);
+  return {
+    memorySomePercent: finite(wire.memorySomePercent),
+    memoryFullPercent: finite(wire.memoryFullPercent),
+    power: POWERS[wire.power] ?? null,
+    batteryPercent: finite(wire.batteryPercent),
+    temperatureCelsius: finite(wire.temperatureCelsius),
+    throttlesAtCelsius: finite(wire.throttlesAtCelsius),
+    roundTripMs: finite(wire.roundTripMs),
   };
 }
 

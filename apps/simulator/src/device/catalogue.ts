@@ -71,5 +71,8 @@ export function capabilitiesOf(box: DeviceClass, modelMemoryBytes = box.modelMem
     executionProviders: ['cpu'],
     nodeVersion: process.versions.node,
     runtimeVersion: 'simulated',
+    memoryLimitBytes: 0n,
+    diskRandomReadMs: undefined,
+    unifiedMemory: false,
   };
 }

@@ -143,6 +143,7 @@ export class VirtualDevice {
           engineReady: this.journal.current.active !== undefined,
           latency: [],
           memoryBandwidthBytesPerSecond: 0n,
+          condition: undefined,
         }),
         restoreLatency: () => undefined,
         desired: (desired) => {

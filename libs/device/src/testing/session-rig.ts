@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DeviceServiceClient, Hello, Phase, Report, type Desired, type LatencyReport } from '@matfleet/protocol';
+import { Condition, DeviceServiceClient, Hello, Phase, Report, type Desired, type LatencyReport } from '@matfleet/protocol';
 import { FakeControlPlane, type FakeControlPlaneOptions } from '@matfleet/protocol/testing';
 import { channelOptions, deviceCredentials, targetOf } from '../channel.js';
 import { enrol, type Identity } from '../enrol.js';
@@ -88,13 +88,14 @@ export class TestDevice {
       dial: () => new DeviceServiceClient(targetOf(url), deviceCredentials(identity), channelOptions),
       handlers: {
         hello: () => Hello.fromPartial({ bootId: 'boot', storedGeneration: this.storedGeneration }),
-        heartbeat: () => ({
+        heartbeat: (roundTripMs) => ({
           queueLength: 0,
           inFlight: 0,
           availableMemoryBytes: 0n,
           engineRssBytes: 0n,
           engineReady: true,
           memoryBandwidthBytesPerSecond: 0n,
+          condition: roundTripMs === undefined ? undefined : Condition.fromPartial({ roundTripMs }),
           latency: this.latency.splice(0),
         }),
         restoreLatency: (reports) => void this.latency.push(...reports),

@@ -55,6 +55,7 @@ export class FakeDevice {
       engineReady: true,
       latency: [],
       memoryBandwidthBytesPerSecond: 0n,
+      condition: undefined,
       monotonicMs: BigInt(Math.floor(performance.now())),
       ...heartbeat,
       sequence: ++this.sequence,

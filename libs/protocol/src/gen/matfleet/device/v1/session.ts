@@ -22,6 +22,13 @@ import {
 } from "@grpc/grpc-js";
 import { GenerateRequest, GenerateResponse } from "../../inference/v1/inference.js";
 
+export enum PowerSource {
+  POWER_SOURCE_UNSPECIFIED = 0,
+  POWER_SOURCE_MAINS = 1,
+  POWER_SOURCE_BATTERY = 2,
+  UNRECOGNIZED = -1,
+}
+
 export enum Phase {
   PHASE_UNSPECIFIED = 0,
   PHASE_FETCHING = 1,
@@ -110,6 +117,32 @@ export interface Capabilities {
   executionProviders: string[];
   nodeVersion: string;
   runtimeVersion: string;
+  /** Limit of the control group that holds the agent; 0 where none bounds it. */
+  memoryLimitBytes: bigint;
+  /** Median of random 4 KiB reads past the page cache, where the device keeps its chunks; unset where it was not measured. */
+  diskRandomReadMs?:
+    | number
+    | undefined;
+  /** Processor and accelerator share one memory. */
+  unifiedMemory: boolean;
+}
+
+/** How the box is doing right now. A field is unset where the box does not tell. */
+export interface Condition {
+  /** Share of the last ten seconds in which some process, or every one, waited for memory (PSI). */
+  memorySomePercent?: number | undefined;
+  memoryFullPercent?: number | undefined;
+  power: PowerSource;
+  batteryPercent?:
+    | number
+    | undefined;
+  /** Of the hottest zone, and where the kernel begins to slow it down. */
+  temperatureCelsius?: number | undefined;
+  throttlesAtCelsius?:
+    | number
+    | undefined;
+  /** Milliseconds from a heartbeat to its acknowledgement, the last one. */
+  roundTripMs?: number | undefined;
 }
 
 export interface Welcome {
@@ -162,6 +195,8 @@ export interface Heartbeat {
   latency: LatencyReport[];
   /** Measured again from time to time; 0 when not. */
   memoryBandwidthBytesPerSecond: bigint;
+  /** Unset where it is what the last acknowledged heartbeat said. */
+  condition: Condition | undefined;
 }
 
 export interface HeartbeatAck {
@@ -947,6 +982,9 @@ function createBaseCapabilities(): Capabilities {
     executionProviders: [],
     nodeVersion: "",
     runtimeVersion: "",
+    memoryLimitBytes: 0n,
+    diskRandomReadMs: undefined,
+    unifiedMemory: false,
   };
 }
 
@@ -1010,6 +1048,18 @@ export const Capabilities: MessageFns<Capabilities> = {
     }
     if (message.runtimeVersion !== "") {
       writer.uint32(106).string(message.runtimeVersion);
+    }
+    if (message.memoryLimitBytes !== 0n) {
+      if (BigInt.asUintN(64, message.memoryLimitBytes) !== message.memoryLimitBytes) {
+        throw new globalThis.Error("value provided for field message.memoryLimitBytes of type uint64 too large");
+      }
+      writer.uint32(240).uint64(message.memoryLimitBytes);
+    }
+    if (message.diskRandomReadMs !== undefined) {
+      writer.uint32(249).double(message.diskRandomReadMs);
+    }
+    if (message.unifiedMemory !== false) {
+      writer.uint32(256).bool(message.unifiedMemory);
     }
     return writer;
   },
@@ -1131,6 +1181,30 @@ export const Capabilities: MessageFns<Capabilities> = {
             message.runtimeVersion = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.memoryLimitBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 31: {
+            if (tag !== 249) {
+              break;
+            }
+
+            message.diskRandomReadMs = reader.double();
+            continue;
+          }
+          case 32: {
+            if (tag !== 256) {
+              break;
+            }
+
+            message.unifiedMemory = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1174,6 +1248,146 @@ export const Capabilities: MessageFns<Capabilities> = {
     message.executionProviders = object.executionProviders?.map((e) => e) || [];
     message.nodeVersion = object.nodeVersion ?? "";
     message.runtimeVersion = object.runtimeVersion ?? "";
+    message.memoryLimitBytes = (object.memoryLimitBytes !== undefined && object.memoryLimitBytes !== null)
+      ? BigInt(object.memoryLimitBytes)
+      : 0n;
+    message.diskRandomReadMs = object.diskRandomReadMs ?? undefined;
+    message.unifiedMemory = object.unifiedMemory ?? false;
+    return message;
+  },
+};
+
+function createBaseCondition(): Condition {
+  return {
+    memorySomePercent: undefined,
+    memoryFullPercent: undefined,
+    power: 0,
+    batteryPercent: undefined,
+    temperatureCelsius: undefined,
+    throttlesAtCelsius: undefined,
+    roundTripMs: undefined,
+  };
+}
+
+export const Condition: MessageFns<Condition> = {
+  encode(message: Condition, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.memorySomePercent !== undefined) {
+      writer.uint32(9).double(message.memorySomePercent);
+    }
+    if (message.memoryFullPercent !== undefined) {
+      writer.uint32(17).double(message.memoryFullPercent);
+    }
+    if (message.power !== 0) {
+      writer.uint32(24).int32(message.power);
+    }
+    if (message.batteryPercent !== undefined) {
+      writer.uint32(33).double(message.batteryPercent);
+    }
+    if (message.temperatureCelsius !== undefined) {
+      writer.uint32(41).double(message.temperatureCelsius);
+    }
+    if (message.throttlesAtCelsius !== undefined) {
+      writer.uint32(49).double(message.throttlesAtCelsius);
+    }
+    if (message.roundTripMs !== undefined) {
+      writer.uint32(57).double(message.roundTripMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Condition {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCondition();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.memorySomePercent = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.memoryFullPercent = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.power = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.batteryPercent = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.temperatureCelsius = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.throttlesAtCelsius = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.roundTripMs = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Condition>): Condition {
+    return Condition.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Condition>): Condition {
+    const message = createBaseCondition();
+    message.memorySomePercent = object.memorySomePercent ?? undefined;
+    message.memoryFullPercent = object.memoryFullPercent ?? undefined;
+    message.power = object.power ?? 0;
+    message.batteryPercent = object.batteryPercent ?? undefined;
+    message.temperatureCelsius = object.temperatureCelsius ?? undefined;
+    message.throttlesAtCelsius = object.throttlesAtCelsius ?? undefined;
+    message.roundTripMs = object.roundTripMs ?? undefined;
     return message;
   },
 };
@@ -1629,6 +1843,7 @@ function createBaseHeartbeat(): Heartbeat {
     engineReady: false,
     latency: [],
     memoryBandwidthBytesPerSecond: 0n,
+    condition: undefined,
   };
 }
 
@@ -1677,6 +1892,9 @@ export const Heartbeat: MessageFns<Heartbeat> = {
         );
       }
       writer.uint32(72).uint64(message.memoryBandwidthBytesPerSecond);
+    }
+    if (message.condition !== undefined) {
+      Condition.encode(message.condition, writer.uint32(242).fork()).join();
     }
     return writer;
   },
@@ -1766,6 +1984,14 @@ export const Heartbeat: MessageFns<Heartbeat> = {
             message.memoryBandwidthBytesPerSecond = reader.uint64() as bigint;
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.condition = Condition.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1801,6 +2027,9 @@ export const Heartbeat: MessageFns<Heartbeat> = {
       (object.memoryBandwidthBytesPerSecond !== undefined && object.memoryBandwidthBytesPerSecond !== null)
         ? BigInt(object.memoryBandwidthBytesPerSecond)
         : 0n;
+    message.condition = (object.condition !== undefined && object.condition !== null)
+      ? Condition.fromPartial(object.condition)
+      : undefined;
     return message;
   },
 };
