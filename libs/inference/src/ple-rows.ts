@@ -1,5 +1,8 @@
 import { quantizeBlock } from './quantize.js';
 
+// Looked up once: a global costs more than the sum around it where code runs in a VM context, as in specs.
+const { ceil, fround, min } = Math;
+
 // One token's per-layer embedding in a plane: for every layer of the plane its P values, quantised in blocks, then the blocks' scales of
 // all layers (float32). Quantised planes are stored as bytes, one such row after another, so that a token costs one read per plane.
 //
@@ -13,8 +16,8 @@ export interface PleRowFormat {
   readonly block: number;
 }
 
-const blocksPerLayer = ({ width, block }: PleRowFormat): number => Math.ceil(width / block);
-const valueBytesPerLayer = ({ width, bits }: PleRowFormat): number => Math.ceil((width * bits) / 8);
+const blocksPerLayer = ({ width, block }: PleRowFormat): number => ceil(width / block);
+const valueBytesPerLayer = ({ width, bits }: PleRowFormat): number => ceil((width * bits) / 8);
 
 export function rowBytes(format: PleRowFormat): number {
   const values = format.layers * valueBytesPerLayer(format);
@@ -30,7 +33,7 @@ export function encodeRow(format: PleRowFormat, row: Float32Array, out: Uint8Arr
   for (let layer = 0; layer < layers; layer++)
     for (let b = 0; b < blocksPerLayer(format); b++) {
       const code = layer * valueBytesPerLayer(format) * (8 / bits) + b * block;
-      const scale = quantizeBlock(row, layer * width + b * block, Math.min(block, width - b * block), bits, values, code);
+      const scale = quantizeBlock(row, layer * width + b * block, min(block, width - b * block), bits, values, code);
       scales.setFloat32((layer * blocksPerLayer(format) + b) * 4, scale, true);
     }
 }
@@ -47,16 +50,16 @@ export function decodeLayer(format: PleRowFormat, row: Uint8Array, layer: number
   let scaleAt = layers * valueBytesPerLayer(format) + layer * blocksPerLayer(format) * 4;
   for (let from = 0; from < width; from += block, scaleAt += 4) {
     const scale = view.getFloat32(scaleAt, true);
-    const to = Math.min(width, from + block);
+    const to = min(width, from + block);
     // Rounded twice, as the value and as its multiple, like a table that was decoded before it was scaled.
     if (bits === 8) {
-      for (let i = from; i < to; i++) out[at + i] = Math.fround((row[start + i]! - 128) * scale) * factor;
+      for (let i = from; i < to; i++) out[at + i] = fround((row[start + i]! - 128) * scale) * factor;
       continue;
     }
     for (let i = from; i < to; i += 2) {
       const pair = row[start + (i >> 1)]!;
-      out[at + i] = Math.fround(((pair & 15) - 8) * scale) * factor;
-      if (i + 1 < to) out[at + i + 1] = Math.fround(((pair >> 4) - 8) * scale) * factor;
+      out[at + i] = fround(((pair & 15) - 8) * scale) * factor;
+      if (i + 1 < to) out[at + i + 1] = fround(((pair >> 4) - 8) * scale) * factor;
     }
   }
 }

@@ -3,6 +3,9 @@
 //
 // Legend: N rows (outputs) · K columns (inputs) · B block
 
+// Looked up once: a global costs more than the sum around it where code runs in a VM context, as in specs.
+const { abs, ceil, floor, fround, log2, max, min } = Math;
+
 export type Bits = 4 | 8;
 
 export interface QuantizedMatrix {
@@ -21,12 +24,12 @@ const LEAST_SCALE = 2 ** -126;
  * matrix stays float32. `exact` demands that blocks fill K evenly, which FFN bands need so that they can be joined.
  */
 export function blockFor(requested: number, K: number, exact = false): number | undefined {
-  let block = 2 ** Math.floor(Math.log2(Math.min(requested, K)));
+  let block = 2 ** floor(log2(min(requested, K)));
   while (exact && block >= MIN_BLOCK && K % block !== 0) block /= 2;
   return block >= MIN_BLOCK ? block : undefined;
 }
 
-export const blocksIn = (K: number, block: number): number => Math.ceil(K / block);
+export const blocksIn = (K: number, block: number): number => ceil(K / block);
 
 export function quantize(matrix: Float32Array, N: number, K: number, bits: Bits, block: number): QuantizedMatrix {
   const blocks = blocksIn(K, block);
@@ -35,7 +38,7 @@ export function quantize(matrix: Float32Array, N: number, K: number, bits: Bits,
   for (let n = 0; n < N; n++)
     for (let b = 0; b < blocks; b++) {
       const at = n * blocks + b;
-      scales[at] = quantizeBlock(matrix, n * K + b * block, Math.min(block, K - b * block), bits, values, at * block, block);
+      scales[at] = quantizeBlock(matrix, n * K + b * block, min(block, K - b * block), bits, values, at * block, block);
     }
   return { values, scales };
 }
@@ -49,16 +52,16 @@ export function quantizeBlock(source: Float32Array, from: number, count: number,
   let least = 0;
   let most = 0;
   for (let i = from; i < end; i++) {
-    least = Math.min(least, source[i]!);
-    most = Math.max(most, source[i]!);
+    least = min(least, source[i]!);
+    most = max(most, source[i]!);
   }
   // int4 has one more step below zero than above: giving it to the largest value, whatever its sign, saves a quarter of the error.
-  const scale = Math.fround(bits === 8 ? Math.max(-least, most) / 127 : (-least > most ? least : most) / -8);
+  const scale = fround(bits === 8 ? max(-least, most) / 127 : (-least > most ? least : most) / -8);
   // A scale too small for its full precision could lead beyond the codes; such a block is zero.
-  const inverse = Math.abs(scale) < LEAST_SCALE ? 0 : 1 / scale;
+  const inverse = abs(scale) < LEAST_SCALE ? 0 : 1 / scale;
   // Codes are positive, so that cutting off the fraction rounds half up.
   if (bits === 8) {
-    for (let i = 0; i < count; i++) out[at + i] = Math.min(255, source[from + i]! * inverse + 128.5);
+    for (let i = 0; i < count; i++) out[at + i] = min(255, source[from + i]! * inverse + 128.5);
     if (size > count) out.fill(128, at + count, at + size);
     return scale;
   }
@@ -84,7 +87,7 @@ export function dequantize({ values, scales }: QuantizedMatrix, N: number, K: nu
   const out = new Float32Array(N * K);
   for (let n = 0; n < N; n++)
     for (let k = 0; k < K; k++) {
-      const at = n * blocks + Math.floor(k / block);
+      const at = n * blocks + floor(k / block);
       const position = at * block + (k % block);
       const q = bits === 8 ? values[position]! - 128 : ((values[position >> 1]! >> ((position & 1) * 4)) & 15) - 8;
       out[n * K + k] = q * scales[at]!;

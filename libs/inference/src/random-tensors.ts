@@ -86,19 +86,21 @@ export class RandomTensors implements TensorSource {
 
 /** Box and Muller's transform of a small seeded generator (mulberry32). */
 function normalPool(seed: number): Float32Array {
+  // Looked up once, since there are a million values.
+  const { PI, cos, imul, log, sin, sqrt } = Math;
   let state = seed >>> 0;
   const uniform = (): number => {
     state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    let t = imul(state ^ (state >>> 15), 1 | state);
+    t = (t + imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
   const pool = new Float32Array(POOL);
   for (let i = 0; i < POOL; i += 2) {
-    const radius = Math.sqrt(-2 * Math.log(1 - uniform()));
-    const angle = 2 * Math.PI * uniform();
-    pool[i] = radius * Math.cos(angle);
-    pool[i + 1] = radius * Math.sin(angle);
+    const radius = sqrt(-2 * log(1 - uniform()));
+    const angle = 2 * PI * uniform();
+    pool[i] = radius * cos(angle);
+    pool[i + 1] = radius * sin(angle);
   }
   return pool;
 }

@@ -43,7 +43,7 @@ function randomSource(seed: number): (below: number) => number {
 // tiny's random weights magnify the last bits, and its answers hardly repeat themselves.
 describe.each([
   { name: 'tiny', source: tinyCheckpoint, precision: 'fp32' as PrecisionKind, slices: tinySlices, leastRight: 1, tolerance: 2e-3 },
-  { name: 'nano', source: nano, precision: 'int8' as PrecisionKind, slices: nanoSlices, leastRight: 100, tolerance: 1e-4 },
+  { name: 'nano', source: nano, precision: 'int8' as PrecisionKind, slices: nanoSlices, leastRight: 60, tolerance: 1e-4 },
 ])('answers of $name that start from earlier ones, or run ahead', ({ source, precision, slices, leastRight, tolerance }) => {
   let manifest: Manifest;
   let storeDir: string;
@@ -74,7 +74,7 @@ describe.each([
   it('gives in random conversations the tokens of a fresh run, turn by turn, and computes only what is new', async () => {
     const next = randomSource(11);
     let reused = 0;
-    for (let conversation = 0; conversation < 25; conversation++) {
+    for (let conversation = 0; conversation < 12; conversation++) {
       let ids = [2, ...words(next, 1 + next(40))];
       let cached: number[] = [];
       for (let turn = 0; turn < 4 && ids.length < 200; turn++) {
@@ -89,14 +89,14 @@ describe.each([
         ids = [...cached, ...words(next, 1 + next(20))];
       }
     }
-    expect(reused).toBeGreaterThan(2000);
+    expect(reused).toBeGreaterThan(1000);
   });
 
   it('gives the tokens of a fresh run when a conversation is edited, cut short or asked again', async () => {
     const next = randomSource(5);
     const base = [2, ...words(next, 150)];
     const counts: number[] = [];
-    for (let round = 0; round < 30; round++) {
+    for (let round = 0; round < 18; round++) {
       const kept = round % 3 === 0 ? base.length - next(4) : 1 + next(base.length);
       const ids = [...base.slice(0, kept), ...words(next, next(8))];
       const answer = await run(engine, ids, { maxTokens: 6 });
@@ -129,7 +129,7 @@ describe.each([
       const ids = [2, ...phrase, ...words(next, next(30)), ...phrase.slice(0, 3)];
       const expected = await run(plain, ids, { ...alone, maxTokens: 120 });
       expect(expected).toMatchObject({ draftedTokens: 0, acceptedTokens: 0 });
-      for (const draftTokens of [1, 4, 8]) {
+      for (const draftTokens of [1, 8]) {
         const answer = await run(engine, ids, { maxTokens: 120, draftTokens });
         expect(answer.tokenIds).toEqual(expected.tokenIds);
         expect(answer.text).toBe(expected.text);
@@ -146,7 +146,7 @@ describe.each([
     // An answer that repeats itself, so that drafts are right when they are cut.
     const ids = [2, 9, 40, 41, 9, 40, 41, 9, 40];
     const expected = (await run(plain, ids, { ...alone, maxTokens: 60 })).tokenIds;
-    for (let maxTokens = 1; maxTokens <= 60; maxTokens += 3)
+    for (let maxTokens = 1; maxTokens <= 60; maxTokens += 7)
       expect(await run(engine, ids, { draftTokens: 8, maxTokens })).toMatchObject({
         reason: 'max-tokens',
         outputTokens: maxTokens,
@@ -169,7 +169,7 @@ describe.each([
     await stopping.close();
     expect(stopped).toMatchObject({ reason: 'stop', tokenIds: expected.slice(0, expected.indexOf(stop)) });
 
-    for (let tokens = 20; tokens < 30; tokens++) {
+    for (let tokens = 20; tokens < 26; tokens++) {
       const abort = new AbortController();
       const answer = engine.generate(ids, { draftTokens: 8, signal: abort.signal });
       for (let i = 0; i < tokens; i++) await answer.next();
@@ -182,7 +182,7 @@ describe.each([
   it.each(['keep', 'prefill'] as const)('changes slice in the middle of a draft as without one, %s', async (onSwitch) => {
     const ids = [2, 9, 40, 41, 9, 40, 41, 9, 40];
     const other = slices.at(-1)!.id;
-    for (const period of [5, 7, 11]) {
+    for (const period of [5, 7]) {
       const options: GenerateOptions = {
         maxTokens: 60,
         onSwitch,
