@@ -10,6 +10,7 @@ export { runtime } from './onnx.js';
 export { ProviderUnavailable } from './provider-unavailable.js';
 export { verifyChunks, type DamagedChunk } from './chunk-check.js';
 export { readManifest } from './package-dir.js';
+export { exactDraftTokens } from './draft-policy.js';
 export { threadPolicy, type Box } from './thread-policy.js';
 export type {
   ChatMessage,

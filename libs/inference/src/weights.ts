@@ -23,7 +23,7 @@ interface Matrix {
 export interface WeightOptions {
   /** Matrices from this size on stay in their chunks and are mapped; smaller ones are copied into the graph and may be joined. */
   readonly mappedFromBytes?: number;
-  /** How quantised products are computed: `int8` rounds activations too, `float32` does not. By default only wide models round: they gain most. */
+  /** How quantised products are computed: `int8` rounds activations too, `float32` does not; by default as `roundsActivations` says. */
   readonly activations?: 'int8' | 'float32';
   /** Packed matrices to use instead of packing them anew. */
   readonly prepared?: Prepared;
@@ -37,6 +37,10 @@ export interface WeightOptions {
 const LEVEL = { float32: 1, int8: 4 };
 const ROUNDED_FROM_HIDDEN = 1024;
 
+/** Whether quantised products round activations to 8 bits by default: only in wide models, which gain most. */
+export const roundsActivations = ({ config, precision }: Pick<Manifest, 'config' | 'precision'>): boolean =>
+  precision.kind !== 'fp32' && config.hiddenSize >= ROUNDED_FROM_HIDDEN;
+
 /** Weights of a package as graph values. Knows where they lie and how they are quantised; the forward pass does not. */
 export class Weights {
   private readonly stored = new Map<string, Stored>();
@@ -46,7 +50,7 @@ export class Weights {
   private readonly kernels: Kernels;
 
   constructor(
-    manifest: Manifest,
+    private readonly manifest: Manifest,
     chunks: readonly Chunk[],
     private readonly storeDir: string,
     private readonly options: WeightOptions = {},
@@ -207,7 +211,7 @@ export class Weights {
   }
 
   private get activations(): 'int8' | 'float32' {
-    const rounds = this.kernels.roundsActivations && this.config.hiddenSize >= ROUNDED_FROM_HIDDEN;
+    const rounds = this.kernels.roundsActivations && roundsActivations(this.manifest);
     return this.options.activations ?? (rounds ? 'int8' : 'float32');
   }
 

@@ -3,14 +3,12 @@
 import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { openEngine, runtime, threadPolicy, type Engine, type TokenLogprobs } from '@matfleet/inference';
+import { exactDraftTokens, openEngine, runtime, threadPolicy, type Engine, type TokenLogprobs } from '@matfleet/inference';
 import { footprint, Manifest, sliceById } from '@matfleet/model';
 import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
 import type { EngineTerms, FromEngine, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
-/** What measured best (bench/results/drafts.md): hardly a cost where nothing repeats, much where an answer has the shape of an earlier one. */
-const DRAFT_TOKENS = 4;
 
 interface Answer {
   readonly abort: AbortController;
@@ -21,6 +19,7 @@ interface Answer {
 
 const answers = new Map<number, Answer>();
 let engine: Engine | undefined;
+let draftTokens = 0;
 /** The library serves one inference at a time; the next one starts when this settles. */
 let last: Promise<void> = Promise.resolve();
 
@@ -93,6 +92,7 @@ async function load(spec: EngineSpec, { box, threads, provider, acceleratorMemor
     const counters = loaded.stats();
     const hostWeightsBytes = Math.max(0, weightsBytes + headBytes - counters.acceleratorBytes);
     engine = loaded;
+    draftTokens = exactDraftTokens(manifest);
     send({
       kind: 'loaded',
       contextTokens: loaded.contextTokens,
@@ -149,7 +149,7 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
       ...(request.sampling && { sampling: request.sampling }),
       ...(request.stop && { stop: request.stop }),
       ...(request.topLogprobs !== undefined && { topLogprobs: request.topLogprobs }),
-      ...(request.reproducible ? { reuse: 'off' } : { draftTokens: DRAFT_TOKENS }),
+      ...(request.reproducible ? { reuse: 'off' } : { draftTokens }),
       signal: answer.abort.signal,
     });
     for (;;) {
