@@ -1,5 +1,8 @@
 import { spawn } from 'node:child_process';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { tinyPackage, type TinyPackage } from '../../../../test/support/tiny-package.js';
 import { ownMemoryCgroup } from './cgroup.js';
@@ -38,6 +41,25 @@ async function until<T>(what: string, check: () => T | undefined | false | Promi
     if (Date.now() > end) throw new Error(`waited ${timeoutMs} ms for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** The engine's own process, which also writes down what it asked ONNX Runtime for: one line of JSON for each session. */
+async function recordingEntry(log: string): Promise<URL> {
+  const vendor = pathToFileURL(createRequire(import.meta.url).resolve('onnxruntime-node')).href;
+  const file = pathToFileURL(join(tiny.dir, 'recording-engine-process.mjs'));
+  await writeFile(
+    file,
+    `import { appendFileSync } from 'node:fs';
+     import vendor from ${JSON.stringify(vendor)};
+     const { InferenceSession } = vendor;
+     const create = InferenceSession.create;
+     InferenceSession.create = (graph, options) => {
+       appendFileSync(${JSON.stringify(log)}, JSON.stringify(options) + '\\n');
+       return create.call(InferenceSession, graph, options);
+     };
+     await import(${JSON.stringify(entry.href)});`,
+  );
+  return file;
 }
 
 const isAlive = (pid: number): boolean => {
@@ -140,6 +162,20 @@ describe('an engine process', () => {
     expect(second.pleRowsRead).toBe(first.pleRowsRead);
     expect(second.pleReads).toBe(first.pleReads);
     expect(second.pleCacheHits).toBeGreaterThan(first.pleCacheHits);
+  });
+
+  it.each([
+    { box: 'dedicated' as const, spins: '1' },
+    { box: 'shared' as const, spins: '0' },
+    { box: undefined, spins: '0' },
+  ])('lets the threads of the runtime wait busily or not as the box allows: $box', async ({ box, spins }) => {
+    const log = join(tiny.dir, `sessions-${box}.jsonl`);
+    engine = await host({ entry: await recordingEntry(log), threads: 2, ...(box && { box }) }).start(spec());
+    expect((await engine.generate({ ...prompt, maxTokens: 1 }, () => {})).outputTokens).toBe(1);
+    const sessions = (await readFile(log, 'utf8')).trim().split('\n');
+    expect(sessions.map((line) => JSON.parse(line) as unknown)).toEqual([
+      expect.objectContaining({ intraOpNumThreads: 2, extra: { session: { intra_op: { allow_spinning: spins }, force_spinning_stop: '1' } } }),
+    ]);
   });
 
   it('names the slice and the cause when it cannot start, and leaves no process', async () => {

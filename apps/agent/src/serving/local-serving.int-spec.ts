@@ -138,6 +138,30 @@ describe('local serving, with no control plane anywhere', () => {
     expect((await getStatus()).memoryLimitBy).toMatch(/^(cgroup-v1|cgroup-v2|watchdog)$/);
   });
 
+  it('counts rows of per-layer embeddings that came from disk, how long they took, and those that were there already', async () => {
+    const counters = async (): Promise<Record<'rowsRead' | 'hits' | 'reads' | 'readMs' | 'readMsMax', number>> => {
+      const now = await getStatus();
+      expect(now.hotRowBytes).toBeGreaterThan(0n);
+      expect(now.pleRowsCached).toBeGreaterThan(0n);
+      const [rowsRead, hits, reads] = [now.pleRowsRead, now.pleCacheHits, now.pleReads].map(Number) as [number, number, number];
+      return { rowsRead, hits, reads, readMs: now.pleReadMs, readMsMax: now.pleReadMsMax };
+    };
+    const question = async (text: string): ReturnType<typeof counters> => {
+      expect((await ask({ text, maxTokens: 1 })).error).toBeUndefined();
+      await idle(); // counters come with the end of an answer
+      return counters();
+    };
+    const first = await question('on');
+    const second = await question('lights off');
+    expect(second.rowsRead).toBeGreaterThan(first.rowsRead);
+    expect(second.reads).toBeGreaterThan(first.reads);
+    expect(second.readMs).toBeGreaterThan(first.readMs);
+    expect(second.readMsMax).toBeGreaterThanOrEqual(first.readMsMax);
+    expect(second.readMsMax).toBeLessThanOrEqual(second.readMs);
+    const third = await question('on');
+    expect(third.hits).toBeGreaterThan(second.hits);
+  });
+
   it('gives the socket to its own user alone', async () => {
     expect((await stat(join(dir, 'agent.sock'))).mode & 0o777).toBe(0o600);
   });
