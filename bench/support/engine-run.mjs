@@ -1,10 +1,12 @@
 // One measurement of one slice in a process of its own, so that nothing but the engine is in its memory. Takes one JSON document as its
 // argument, prints one on stdout.
-import { join } from 'node:path';
 import { openEngine, readManifest } from '@matfleet/inference';
-import { memoryOf } from './memory.mjs';
+import { memoryOf, trafficOf } from './memory.mjs';
+import { median } from './statistics.mjs';
 
-const { dir, sliceId, threads, spinning, prompts, generate, contextTokens, repeats, switching = [] } = JSON.parse(process.argv[2]);
+const terms = JSON.parse(process.argv[2]);
+const { dir, sliceId, threads, spinning, prompts, generate, contextTokens, repeats, switching = [], mostOpenSlices } = terms;
+const otherSlices = terms.otherSlices ?? switching;
 const manifest = { ...(await readManifest(dir)), golden: [] };
 // Random weights choose stop tokens too; every run shall be as long as asked.
 manifest.config = { ...manifest.config, eosTokenIds: [] };
@@ -19,7 +21,7 @@ function randomIds(count, seed) {
 }
 
 const before = performance.now();
-const engine = await openEngine({ manifest, storeDir: join(dir), sliceId, otherSlices: switching, threads, spinning, contextTokens });
+const engine = await openEngine({ manifest, storeDir: dir, sliceId, otherSlices, mostOpenSlices, threads, spinning, contextTokens });
 const loadMs = performance.now() - before;
 const afterLoad = await memoryOf();
 
@@ -39,20 +41,40 @@ for (const promptTokens of prompts)
     runs.push({ promptTokens, ...(await answer(randomIds(promptTokens, 7 + repeat), generate)) });
   }
 
-/** Each slice alone, then another one at every token: what a token costs in both. */
-const switched = [];
-if (switching.length > 0) {
-  const prompt = randomIds(64, 3);
+/** Each slice alone, then another one at every token: what a token costs in both, and what the process reads and maps meanwhile. */
+async function changeSlices() {
+  const prompt = randomIds(terms.switchPromptTokens, 3);
   const alone = {};
   for (const id of switching) {
     await engine.loadSlice(id);
     alone[id] = (await answer(prompt, generate, { sliceId: id })).interTokenMs;
   }
-  const all = (await answer(prompt, generate, { sliceId: switching[0], sliceFor: (n) => switching[n % switching.length] })).interTokenMs;
-  // Interval i ends with token i + 1, which slice (i + 1) mod n computed.
-  for (const [at, id] of switching.entries())
-    switched.push({ id, aloneMs: alone[id], switchedMs: all.filter((_, i) => (i + 1) % switching.length === at) });
+  const open = engine.openSlices.length;
+  const started = await trafficOf();
+  await answer(prompt, generate, { sliceId: switching[0] });
+  const before = await trafficOf();
+  const all = (await answer(prompt, terms.switches, { sliceId: switching[0], sliceFor: (n) => switching[n % switching.length] })).interTokenMs;
+  const after = await trafficOf();
+  const growth = (name) => after[name] - before[name];
+  const passes = (tokens) => prompt.length + tokens - 1;
+  return {
+    // Interval i ends with token i + 1, which slice (i + 1) mod n computed.
+    slices: switching.map((id, at) => {
+      const changed = all.filter((_, i) => (i + 1) % switching.length === at);
+      return { id, aloneMs: median(alone[id]), switchedMs: median(changed), tokens: changed.length };
+    }),
+    during: {
+      tokens: terms.switches,
+      loads: engine.openSlices.length - open,
+      fileBytesPerToken: growth('fileBytesRead') / passes(terms.switches),
+      fileBytesPerTokenAlone: (before.fileBytesRead - started.fileBytesRead) / passes(generate),
+      majorFaults: growth('majorFaults'),
+      rssGrowthBytes: growth('rssBytes'),
+      addressGrowthBytes: growth('addressBytes'),
+    },
+  };
 }
+const switched = switching.length > 0 ? await changeSlices() : undefined;
 const stats = engine.stats();
 const memory = await memoryOf();
 await engine.close();

@@ -15,3 +15,16 @@ export async function memoryOf(pid = 'self') {
     peakRssBytes: bytes(status, 'VmHWM'),
   };
 }
+
+/** What a process has read by calls (maps are not in it) and waited for since its start, and what it has mapped now. */
+export async function trafficOf(pid = 'self') {
+  const [io, stat, { rssBytes }] = await Promise.all([readFile(`/proc/${pid}/io`, 'utf8'), readFile(`/proc/${pid}/stat`, 'utf8'), memoryOf(pid)]);
+  // Fields after the command's name, which may hold anything: 3 is the state, 12 major faults, 23 the size of the address space.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return {
+    fileBytesRead: Number(/^rchar: (\d+)$/m.exec(io)[1]),
+    majorFaults: Number(fields[12 - 3]),
+    addressBytes: Number(fields[23 - 3]),
+    rssBytes,
+  };
+}

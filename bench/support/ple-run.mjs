@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { openEngine, readManifest } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { PleStore } from '../../libs/inference/dist/ple-store.js';
+import { cachedBytes, dropFromPageCache } from './page-cache.mjs';
 import { median } from './statistics.mjs';
 
 const { dir, sliceId, threads, repeats, tokens, promptTokens } = JSON.parse(process.argv[2]);
@@ -37,16 +38,10 @@ const zipf = (() => {
 })();
 const draw = (of, count) => Array.from({ length: count }, of);
 
-/** Bytes of the planes in the page cache. */
-const cachedBytes = () =>
-  execFileSync('fincore', ['--bytes', '--noheadings', '--output', 'RES', ...files], { encoding: 'utf8' })
-    .trim()
-    .split(/\s+/)
-    .reduce((sum, n) => sum + Number(n), 0);
 const dropped = [];
 function drop() {
-  for (const file of files) execFileSync('dd', [`of=${file}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
-  dropped.push(cachedBytes());
+  dropFromPageCache(files);
+  dropped.push(cachedBytes(files));
 }
 const warm = () => execFileSync('cat', files, { stdio: ['ignore', 'ignore', 'inherit'] });
 
@@ -100,7 +95,7 @@ async function prompt(name, of, disk, batched) {
 
 const cachedRows = Math.floor(hotRowBytes / rowBytes);
 warm();
-const warmBytes = cachedBytes();
+const warmBytes = cachedBytes(files);
 // Code is compiled by the first calls.
 await decode('', anyId, 'warm', 0, 2_000);
 const decoding = [];
