@@ -1,9 +1,12 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { checkHistoryFiles, HistoryFile } from '@matfleet/history';
 import { NO_FAULTS, readScript } from './network/script.js';
 import { showProgress } from './progress.js';
-import { Simulation } from './simulation.js';
+import { Simulation, type SimulatedFleet } from './simulation.js';
+import { DEVICES_PER_PROCESS, sharesOf, SpreadSimulation, type Share } from './spread.js';
+import { summarise } from './statistics.js';
 
 const number =
   (min: number, max: number) =>
@@ -21,11 +24,14 @@ interface Options {
   devices: number;
   seed: number;
   ramp: number;
+  processes?: number;
+  reports: number;
   duration?: number;
   script?: string;
   history?: string;
   json?: string;
   readyFile?: string;
+  status?: string;
   modelMemory?: number[];
   quiet?: boolean;
 }
@@ -38,12 +44,15 @@ const program = new Command('matfleet-sim')
   .option('--devices <n>', 'how many', number(1, 100_000), 100)
   .option('--seed <n>', 'decides boxes, groups and moments', number(0, 2_147_483), 1)
   .option('--ramp <n>', 'devices started in a second', number(0.1, 10_000), 50)
+  .option('--processes <n>', `spread the devices over so many processes (default: one for every ${DEVICES_PER_PROCESS} devices)`, number(1, 64))
+  .option('--reports <n>', 'times a minute that each device reports its state again', number(0, 600), 0)
   .option('--duration <s>', 'stop so many seconds after the last device was started, the script included (default: Ctrl-C)', number(0, 604_800))
   .option('--script <file>', 'faults, YAML or JSON')
   .option('--model-memory <bytes,…>', "grants to draw from, in bytes, instead of the boxes' own", sizes)
-  .option('--history <file>', 'record what the devices see, as JSON lines')
+  .option('--history <file>', 'record what the devices see, as JSON lines; several processes write <file>.1, <file>.2, …')
   .option('--ready-file <file>', 'written when every device has been started')
   .option('--json <file>', 'write the result as JSON, - for standard output; acknowledgements are timed once every device was started')
+  .option('--status <file>', 'the counts so far as JSON, written every second; SIGUSR2 makes acknowledgements be timed anew')
   .option('--quiet', 'no progress display')
   .action(simulate);
 program
@@ -58,37 +67,51 @@ program
 async function simulate(options: Options): Promise<void> {
   const joinToken = options.joinToken ?? (options.joinTokenFile && readFileSync(options.joinTokenFile, 'utf8').trim());
   if (!options.server || !joinToken) return program.error('--server and --join-token or --join-token-file are needed', { exitCode: 2 });
-  const history = options.history === undefined ? undefined : new HistoryFile(options.history);
-  const emptyRssBytes = process.memoryUsage.rss();
-  const simulation = new Simulation({
-    ...{ server: options.server, joinToken, devices: options.devices, seed: options.seed, ramp: options.ramp },
-    script: options.script === undefined ? NO_FAULTS : readScript(options.script),
+  const { server, devices, seed, ramp, reports: reportsPerMinute, script, history: historyPath } = options;
+  const processes = Math.min(devices, Math.round(options.processes ?? Math.ceil(devices / DEVICES_PER_PROCESS)));
+  const whole: Share = {
+    ...{ server, joinToken, first: 0, devices, seed, ramp, reportsPerMinute, script, history: historyPath },
     modelMemoryBytes: options.modelMemory ?? [],
-    record: (event) => history?.add(event),
-  });
-  const hideProgress = options.quiet ? (): void => {} : showProgress(simulation, options.devices);
+  };
+  // Read here too, so that a fault in it is told before anything starts.
+  const faults = script === undefined ? NO_FAULTS : readScript(script);
+  const history = historyPath === undefined || processes > 1 ? undefined : new HistoryFile(historyPath);
+  const fleet: SimulatedFleet =
+    processes > 1
+      ? new SpreadSimulation(sharesOf(whole, processes))
+      : new Simulation({ ...whole, script: faults, record: (event) => history?.add(event) });
+  const hideProgress = options.quiet ? (): void => {} : showProgress(fleet, devices);
+  const status = options.status === undefined ? undefined : setInterval(() => writeWhole(options.status!, summarise(fleet.counts())), 1_000);
+  process.on('SIGUSR2', () => fleet.resetAcks());
   const interrupted = new Promise<void>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
   });
   const run = async (): Promise<void> => {
-    await simulation.start();
-    simulation.statistics.resetAcks();
-    if (options.readyFile) writeFileSync(options.readyFile, `${JSON.stringify({ devices: simulation.startedDevices, pid: process.pid })}\n`);
+    await fleet.start();
+    fleet.resetAcks();
+    if (options.readyFile) writeWhole(options.readyFile, { devices: fleet.counts().started, pid: process.pid });
     if (options.duration === undefined) {
-      await simulation.playScript();
+      await fleet.playScript();
       await interrupted;
-    } else await Promise.all([simulation.playScript(), simulation.pause(options.duration * 1_000)]);
+    } else await Promise.all([fleet.playScript(), delay(options.duration * 1_000, undefined, { ref: false })]);
   };
   let failure: unknown;
   await Promise.race([run().catch((error: unknown) => (failure = error)), interrupted]);
-  const summary = { ...simulation.statistics.summary(), rssBytes: process.memoryUsage.rss(), emptyRssBytes };
-  await simulation.stop();
+  clearInterval(status);
+  const summary = summarise(fleet.counts());
+  await fleet.stop();
   hideProgress();
   history?.close();
   if (failure !== undefined) throw failure;
-  const text = JSON.stringify({ devices: options.devices, seed: options.seed, ...summary }, null, 2);
-  if (options.json === '-') console.log(text);
-  else if (options.json) writeFileSync(options.json, `${text}\n`);
+  const result = { devices, seed, processes, ...summary };
+  if (options.json === '-') console.log(JSON.stringify(result, null, 2));
+  else if (options.json) writeWhole(options.json, result);
+}
+
+/** By rename, so that a reader sees all of it or nothing. */
+function writeWhole(path: string, content: object): void {
+  writeFileSync(`${path}.new`, `${JSON.stringify(content, null, 2)}\n`);
+  renameSync(`${path}.new`, path);
 }
 
 try {

@@ -1,16 +1,16 @@
-import type { Simulation } from './simulation.js';
+import type { SimulatedFleet } from './simulation.js';
 
 const EVERY_MS = 1_000;
 /** Without a terminal: a line this often. */
 const LINE_EVERY_MS = 10_000;
 
 /** One line on standard error that is kept up to date; the returned function ends it. */
-export function showProgress(simulation: Simulation, devices: number): () => void {
+export function showProgress(fleet: SimulatedFleet, devices: number): () => void {
   const terminal = process.stderr.isTTY;
   let reportsBefore = 0;
   let atMs = performance.now();
   const line = (): string => {
-    const { connected, converged, reports, errors } = simulation.statistics;
+    const { connected, converged, reports, errors } = fleet.counts();
     const perSecond = (1_000 * (reports - reportsBefore)) / Math.max(1, performance.now() - atMs);
     reportsBefore = reports;
     atMs = performance.now();

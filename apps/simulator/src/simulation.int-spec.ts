@@ -40,7 +40,7 @@ describe('a simulated fleet', () => {
       expect.arrayContaining(ids().map((id) => [id, 1, 'small'])),
     );
     await plane.until('the last report', () => of('report-acknowledged').length >= 9);
-    expect(statistics.summary()).toMatchObject({ enrolled: 3, connected: 3, converged: 3, sessions: 3, errors: 0 });
+    expect(simulation!.counts()).toMatchObject({ enrolled: 3, connected: 3, converged: 3, sessions: 3, errors: 0 });
   });
 
   it('carries out one attempt once, however often it is sent', async () => {

@@ -8,7 +8,7 @@ import { capabilitiesOf, drawClass } from './device/catalogue.js';
 import { VirtualDevice } from './device/virtual-device.js';
 import { Group } from './network/group.js';
 import { drawGroup, proxiedGroups, REST, type Fault, type FaultScript } from './network/script.js';
-import { Statistics } from './statistics.js';
+import { Statistics, type Counts } from './statistics.js';
 
 const CALL_TIMEOUT_MS = 15_000;
 /** Enrolments that are under way at the same time. */
@@ -17,8 +17,12 @@ const ENROLMENTS = 64;
 export interface SimulationOptions {
   readonly server: string;
   readonly joinToken: string;
+  /** The number of the first device; those of one seed are the same whatever process they are in. */
+  readonly first?: number;
   readonly devices: number;
   readonly seed: number;
+  /** Times in a minute that each device tells its position again. */
+  readonly reportsPerMinute?: number;
   /** Devices started in a second. */
   readonly ramp: number;
   readonly script: FaultScript;
@@ -27,22 +31,35 @@ export interface SimulationOptions {
   readonly record: (event: HistoryEvent) => void;
 }
 
+/** A fleet of virtual devices, in this process or in several. */
+export interface SimulatedFleet {
+  /** Resolves when every device has been started: enrolled, and dialling. */
+  start(): Promise<void>;
+  /** Plays the script; resolves when its last fault is over. */
+  playScript(): Promise<void>;
+  counts(): Counts;
+  /** Acknowledgements are timed from now on. */
+  resetAcks(): void;
+  /** What every device runs now goes into the history; then all of them go. */
+  stop(): Promise<void>;
+}
+
 /** A fleet of virtual devices in this process. The same seed gives the same boxes, groups and moments; the network and the clock remain real. */
-export class Simulation {
+export class Simulation implements SimulatedFleet {
   readonly statistics = new Statistics();
   private readonly devices: VirtualDevice[] = [];
   private readonly groups = new Map<string, Group>();
   private readonly stopping = new AbortController();
-  private started = 0;
+  private telling: NodeJS.Timeout | undefined;
 
   constructor(private readonly options: SimulationOptions) {
     // One for each fault and enrolment that waits: both are bounded.
     setMaxListeners(0, this.stopping.signal);
   }
 
-  /** Resolves when every device has been started: enrolled, and dialling. */
   async start(): Promise<void> {
-    const { server, joinToken, devices, seed, ramp, script } = this.options;
+    const { server, joinToken, first = 0, devices, seed, ramp, script } = this.options;
+    this.tellAgain();
     await this.openGroups();
     const caPem = await pinnedCa(server, parseJoinToken(joinToken).caSha256, CALL_TIMEOUT_MS);
     const client = enrolmentClient(server, caPem);
@@ -53,8 +70,9 @@ export class Simulation {
         const index = next++;
         await this.pause(startedAtMs + (1_000 * index) / ramp - performance.now());
         // A draw of its own for each device, so that one more device changes nothing for the others.
-        const random = seededRandom(seed * 1_000_003 + index);
-        await this.startOne(client, { index, caPem, random, group: drawGroup(script, random()) });
+        const number = first + index;
+        const random = seededRandom(seed * 1_000_003 + number);
+        await this.startOne(client, { number, caPem, random, group: drawGroup(script, random()) });
       }
     };
     try {
@@ -64,7 +82,6 @@ export class Simulation {
     }
   }
 
-  /** Plays the script; resolves when its last fault is over. */
   async playScript(): Promise<void> {
     const startedAtMs = performance.now();
     await Promise.all(
@@ -83,16 +100,31 @@ export class Simulation {
     return ms <= 0 ? Promise.resolve() : delay(ms, undefined, { signal: this.stopping.signal }).catch(() => {});
   }
 
-  /** What every device runs now goes into the history; then all of them go. */
   async stop(): Promise<void> {
+    clearInterval(this.telling);
     this.stopping.abort();
     for (const device of this.devices) device.recordEnd();
     await Promise.all(this.devices.map((device) => device.stop()));
     await Promise.all([...this.groups.values()].map((group) => group.close()));
   }
 
-  get startedDevices(): number {
-    return this.started;
+  counts(): Counts {
+    return this.statistics.counts();
+  }
+
+  resetAcks(): void {
+    this.statistics.resetAcks();
+  }
+
+  /** A few devices each second, one after the other. */
+  private tellAgain(): void {
+    const { reportsPerMinute = 0 } = this.options;
+    if (reportsPerMinute === 0) return;
+    let [due, next] = [0, 0];
+    this.telling = setInterval(() => {
+      due += (this.devices.length * reportsPerMinute) / 60;
+      for (; due >= 1 && this.devices.length > 0; due -= 1) this.devices[next++ % this.devices.length]!.tell();
+    }, 1_000);
   }
 
   private begin(group: Group, fault: Fault): void {
@@ -114,14 +146,14 @@ export class Simulation {
 
   private async startOne(
     client: DeviceServiceClient,
-    { index, caPem, random, group: groupName }: { index: number; caPem: string; random: () => number; group: string },
+    { number, caPem, random, group: groupName }: { number: number; caPem: string; random: () => number; group: string },
   ): Promise<void> {
     const { modelMemoryBytes, record } = this.options;
     const { statistics } = this;
     const box = drawClass(random());
     const grant = modelMemoryBytes[Math.floor(random() * modelMemoryBytes.length)];
     const group = this.groups.get(groupName)!;
-    const identity = await this.enrol(client, `sim-${box.name}-${index}`, caPem, random);
+    const identity = await this.enrol(client, `sim-${box.name}-${number}`, caPem, random);
     if (!identity || this.stopping.signal.aborted) return;
     statistics.enrolled += 1;
     const device = new VirtualDevice({
@@ -133,7 +165,7 @@ export class Simulation {
     this.devices.push(device);
     group.devices.push(device);
     device.start();
-    this.started += 1;
+    statistics.started += 1;
   }
 
   /** Tries again as a device does; undefined when the simulation stops first. */

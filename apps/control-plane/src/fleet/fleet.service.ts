@@ -2,14 +2,16 @@ import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } f
 import { Subject } from 'rxjs';
 import { CONFIG, type Config } from '../config.js';
 import { presence, sweepLeases, type Presence } from '../domain/presence.js';
+import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
-import type { Condition, DeviceRecord, DeviceView, Hello, PhaseReport } from './device.js';
+import type { Condition, DeviceRecord, DeviceView, Hello, Observed, PhaseReport } from './device.js';
 import { parseFilter } from './device-filter.js';
 import { DeviceFilterRepository, type Present } from './device-filter.repository.js';
 import { LABELS_MAX, type LabelPatch } from './device-labels.js';
 import { DeviceLinks } from './device-links.js';
 import { DeviceRepository } from './device.repository.js';
+import { sampleForRouting } from './routing-sample.js';
 import { LatencyWindows, summarise, type LatencyReport, type LatencyWindow } from './latency-windows.js';
 
 export interface Beat {
@@ -46,6 +48,8 @@ interface Live extends LiveState {
   queued: number;
   engineReady: boolean;
   condition: Condition | null;
+  /** Model version and slice that it runs, one string for all that run the same. */
+  runs: string | undefined;
   lastBeatMs: number;
   connected: boolean;
   /** The presence that was told last. */
@@ -56,6 +60,8 @@ interface Live extends LiveState {
 
 const FLUSH_MS = 60_000;
 export const DEVICE_PAGE_MAX = 1_000;
+const ROUTED_MAX = 64;
+const KEYS_MAX = 10_000;
 const LATENCY_SHOWN_MS = 15 * 60_000;
 const LATENCY_KEPT_MS = 7 * 24 * 3_600_000;
 
@@ -66,6 +72,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   readonly closedWindows = new Subject<LatencyWindow>();
   private readonly log = new Logger('fleet');
   private readonly live = new Map<string, Live>();
+  private readonly keys = new Map<string, string>();
   private readonly windows: LatencyWindows;
   private timers: NodeJS.Timeout[] = [];
   private lastSweepMs = performance.now();
@@ -81,7 +88,8 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     this.windows = new LatencyWindows(3 * config.heartbeatMs);
   }
 
-  onModuleInit(): void {
+  async onModuleInit(): Promise<void> {
+    await this.recall();
     const guard = (work: () => Promise<void>) => (): void => void work().catch((error: unknown) => this.log.error(error));
     this.timers = [
       setInterval(
@@ -127,7 +135,8 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     if (!device) throw new DomainError('permission-denied', `device ${deviceId} is not part of this fleet any more`);
     const { epoch } = device;
     const engineReady = hello.observed !== null;
-    const fresh = { epoch, queued: 0, engineReady, lastBeatMs: performance.now(), connected: true, seen: false, condition: null };
+    const runs = this.keyOf(device.observed);
+    const fresh = { epoch, queued: 0, engineReady, runs, lastBeatMs: performance.now(), connected: true, seen: false, condition: null };
     const live = this.live.get(deviceId);
     // Of two at once the higher epoch holds the lease, whichever answer came first.
     if (!live) this.live.set(deviceId, { deviceId, shown: 'offline', ...fresh });
@@ -155,7 +164,10 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   }
 
   async report(deviceId: string, epoch: bigint, report: PhaseReport): Promise<void> {
-    if (await this.devices.report(deviceId, epoch, report)) this.changed(deviceId);
+    if (!(await this.devices.report(deviceId, epoch, report))) return;
+    const live = this.live.get(deviceId);
+    if (live?.epoch === epoch && report.observed) live.runs = this.keyOf(report.observed);
+    this.changed(deviceId);
   }
 
   /** The session's stream has ended. The lease runs on. */
@@ -197,9 +209,13 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     return this.views(await this.devices.list(await this.filters.matching(parseFilter(filter).condition, this.present(), page)));
   }
 
-  /** Every device, by name: as large as the fleet. */
-  async every(): Promise<DeviceView[]> {
-    return this.views(await this.devices.list());
+  /** Devices to route to: all of a small fleet, a sample of a large one. */
+  async routable(): Promise<DeviceView[]> {
+    if ((await this.devices.count()) <= ROUTED_MAX) return this.views(await this.devices.list());
+    const nowMs = performance.now();
+    const online = [...this.live.values()].filter((live) => live.engineReady && presence(live, nowMs, this.config) === 'online');
+    const sample = sampleForRouting(online, ROUTED_MAX, Math.random);
+    return this.views(await this.devices.list(sample.map(({ deviceId }) => deviceId)));
   }
 
   /** Ids of the devices that a filter means, by name. */
@@ -321,6 +337,20 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     return live?.seen ? new Date(Date.now() - (performance.now() - live.lastBeatMs)) : lastSeenAt;
   }
 
+  /**
+   * Devices that were here when the control plane last was: they have not gone because it did. They get a lease to come back in, from the moment on
+   * by which they dial again.
+   */
+  private async recall(): Promise<void> {
+    const devices = await this.devices.lastHere(FLUSH_MS + this.config.leaseMs);
+    const lastBeatMs = performance.now() + reconnectJitterMs(devices.length);
+    for (const { id, epoch } of devices)
+      this.live.set(id, {
+        ...{ deviceId: id, epoch, lastBeatMs, queued: 0, engineReady: false, runs: undefined, condition: null },
+        ...{ connected: false, shown: 'suspect', seen: false },
+      });
+  }
+
   /** Presence changes by silence, so somebody must look. */
   private async sweep(): Promise<void> {
     const nowMs = performance.now();
@@ -335,6 +365,16 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     for (const deviceId of sweep.expired) this.links.get(deviceId)?.close('the lease ran out');
     for (const { deviceId, shown } of leases) if (this.presenceOf(deviceId) !== shown) this.changed(deviceId);
     this.close(this.windows.closeDue(Date.now()));
+  }
+
+  private keyOf(observed: Observed | null): string | undefined {
+    if (!observed) return undefined;
+    const key = `${observed.modelVersionId}/${observed.sliceId}`;
+    const known = this.keys.get(key);
+    if (known !== undefined) return known;
+    if (this.keys.size >= KEYS_MAX) this.keys.clear();
+    this.keys.set(key, key);
+    return key;
   }
 
   private close(windows: LatencyWindow[]): void {

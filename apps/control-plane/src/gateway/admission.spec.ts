@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { Admission, CONNECTIONS_PER_SECOND, NEW_SESSIONS_PER_SECOND, reconnectJitterMs, TooMany } from './admission.js';
+import { CONNECTIONS_PER_SECOND, reconnectJitterMs } from '../domain/reconnect.js';
+import { Admission, NEW_SESSIONS_PER_SECOND, TooMany } from './admission.js';
 
 const refusalOf = (work: () => void): TooMany => {
   try {

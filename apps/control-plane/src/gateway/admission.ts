@@ -3,8 +3,6 @@ import { TokenBucket } from './token-bucket.js';
 
 /** Sessions that are taken in a second. */
 export const NEW_SESSIONS_PER_SECOND = 250;
-/** TLS handshakes that are begun in a second. */
-export const CONNECTIONS_PER_SECOND = 500;
 const ENROLMENTS_PER_SECOND = 100;
 /** Sessions that one device may open at once, and in a second after that: its own backoff stays far below. */
 const DEVICE_BURST = 10;
@@ -53,6 +51,3 @@ export class Admission {
     throw new TooMany('sessions', `more than ${NEW_SESSIONS_PER_SECOND} new sessions a second`, this.sessions.retryAfterMs(nowMs));
   }
 }
-
-/** So wide that the handshakes of a fleet that comes back after a restart keep below what is taken; whoever is early is told when there is room. */
-export const reconnectJitterMs = (devices: number): number => 500 + Math.ceil((1_000 * devices) / (0.8 * CONNECTIONS_PER_SECOND));

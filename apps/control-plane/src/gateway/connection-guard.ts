@@ -1,7 +1,7 @@
 import type { Http2Server, ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { Server } from '@grpc/grpc-js';
-import { CONNECTIONS_PER_SECOND } from './admission.js';
+import { CONNECTIONS_PER_SECOND } from '../domain/reconnect.js';
 import { TokenBucket } from './token-bucket.js';
 
 /** A device needs one connection, a ping every 25 s, and a stream for its session and for each chunk that it fetches. */

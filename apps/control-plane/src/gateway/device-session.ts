@@ -1,11 +1,11 @@
 import type { Hello, Report, SessionRequest, SessionResponse } from '@matfleet/protocol';
 import type { AssignmentService } from '../assignment/assignment.service.js';
 import type { Config } from '../config.js';
+import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLink, DeviceLinks, Outbound } from '../fleet/device-links.js';
 import type { FleetService } from '../fleet/fleet.service.js';
 import type { AttemptHub } from '../inference/attempt-hub.js';
-import { reconnectJitterMs } from './admission.js';
 import { attemptEventOf, beatOf, capabilitiesOf, observedOf, phaseReportOf, text, toWire } from './wire.js';
 
 const RETIRED_COME_BACK_MS = 5_000;

@@ -189,7 +189,7 @@ export class InferenceRunner {
 
   private async routable(task: string | null): Promise<RoutableDevice[]> {
     const devices: RoutableDevice[] = [];
-    for (const device of await this.fleet.every()) {
+    for (const device of await this.fleet.routable()) {
       const live = this.fleet.liveState(device.id);
       const running = device.observed && (await this.whatRuns(device.observed));
       const breaker = this.breakers.get(device.id) ?? afterSuccess();

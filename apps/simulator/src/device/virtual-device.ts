@@ -65,6 +65,7 @@ export class VirtualDevice {
   private stopping = new AbortController();
   private loops: Promise<unknown>[] = [];
   private session: DeviceSession | undefined;
+  private reconciler: Reconciler | undefined;
   private online = false;
   private settled = false;
   private retired = false;
@@ -81,7 +82,7 @@ export class VirtualDevice {
     const { signal } = (this.stopping = new AbortController());
     const nowMs = (): number => Date.now() + weather().skewMs;
     this.journal.reopen(nowMs());
-    const reconciler = new Reconciler({
+    const reconciler = (this.reconciler = new Reconciler({
       journal: this.journal,
       view: (slot) => ({ manifest: true, missingChunks: this.fetched.has(keyOf(slot)) ? [] : [keyOf(slot)] }),
       canFetch: () => this.online,
@@ -112,7 +113,7 @@ export class VirtualDevice {
         this.settle();
       },
       nowMs,
-    });
+    }));
     const remote = new RemoteInferences(
       {
         generateRemote: (start, emit, until) => this.answer(start, emit, until),
@@ -162,6 +163,11 @@ export class VirtualDevice {
     }));
     reconciler.reportPosition();
     this.loops = [session.run(signal), reconciler.run(signal)];
+  }
+
+  /** Reports again where it is, as an agent does whose state has changed. */
+  tell(): void {
+    this.reconciler?.reportPosition();
   }
 
   /** As `kill -9` of an agent, and its start on the same disk. */
