@@ -49,9 +49,7 @@ describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
   ];
   const attention = [
     { queries: 16, context: 20, window: -1, shares: false },
-    { queries: 32, context: 42, window: -1, shares: false },
     { queries: 1, context: 64, window: 64, shares: true },
-    { queries: 1, context: 80, window: 64, shares: true },
   ];
   let report: AcceleratorReport;
   beforeAll(async () => {
@@ -83,10 +81,9 @@ describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
     expect(bytes - weightsBytes - headBytes).toBeLessThan(pleBytes / 4);
   });
 
-  it('still needs its passes cut short and its windows masked: the attention kernel is right without only in the smaller cases', () => {
-    const [short, long, inside, beyond] = report.attention as [number, number, number, number];
-    expect([short, inside].every((difference) => difference < TOLERANCE)).toBe(true);
-    expect([long, beyond].every((difference) => difference > 0.01)).toBe(true);
+  it('has an attention kernel that is right in the cases that the graph leaves to it: short passes, and a shared window that is not full', () => {
+    expect(report.attention).toHaveLength(attention.length);
+    for (const difference of report.attention) expect(difference).toBeLessThan(TOLERANCE);
   });
 });
 
@@ -107,9 +104,13 @@ describe('an accelerator', () => {
     await expect(onAccelerator(task, { VK_DRIVER_FILES: '/nowhere.json', VK_ICD_FILENAMES: '/nowhere.json' })).rejects.toThrow(
       /execution provider webgpu is not available here: no graphics adapter .*libvulkan/,
     );
-    await expect(open('cuda')).rejects.toThrow(
-      /execution provider cuda is not available here: its library does not load.*npm rebuild onnxruntime-node/,
+    // A machine that has CUDA's libraries opens it.
+    const outcome = await open('cuda').then(
+      (engine) => engine.close(),
+      (error: Error) => error.message,
     );
+    if (outcome !== undefined)
+      expect(outcome).toMatch(/execution provider cuda is not available here: its library does not load.*npm rebuild onnxruntime-node/);
   });
 
   it('refuses slices that need more than is granted, with the numbers, before anything is loaded', async () => {
