@@ -20,7 +20,7 @@ import {
   type Identity,
   type Slot,
 } from '@matfleet/device';
-import { mappedBytes, sliceById } from '@matfleet/model';
+import { largestMatrixBytes, mappedBytes, sliceById } from '@matfleet/model';
 import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, CandidateRejected, engineSpec } from './activation.js';
@@ -276,10 +276,16 @@ export class Agent {
     const { active } = this.journal.current;
     const keep = active && active.modelVersionId !== '' ? [engineSpec(store, active)] : [];
     const manifest = store.manifest(candidate.modelVersionId)!;
+    const slice = sliceById(manifest, candidate.sliceId);
     try {
       const done = await prepareSlice(
         { storeDir: store.directory, slices: [candidate, ...keep], ...(config.threads !== undefined && { threads: config.threads }) },
-        { mappedBytes: mappedBytes(manifest, sliceById(manifest, candidate.sliceId)), availableBytes: measureMemory().availableBytes, signal },
+        {
+          mappedBytes: mappedBytes(manifest, slice),
+          largestMatrixBytes: largestMatrixBytes(manifest, slice),
+          availableBytes: measureMemory().availableBytes,
+          signal,
+        },
       );
       if (done?.made) log.info({ sliceId: candidate.sliceId, bytes: done.bytes, ms: Math.round(done.ms) }, 'weights packed for this processor');
     } catch (error) {

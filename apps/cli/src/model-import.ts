@@ -32,7 +32,7 @@ export const registerImport: Register = (model, { output, signal }) => {
     .option('--threads <n>', 'that encode weights; default: all cores, at most 4')
     .option(
       '--no-golden',
-      'leave out the answers that a device must reproduce before it uses a slice; they need the memory of an engine with the largest slice',
+      'leave out the answers that a device must reproduce before it uses a slice; they take time, and twice the room of the weights on the disk meanwhile',
     )
     .action(async (source: string, options: ImportCommandOptions) => {
       const block = options.block === undefined ? undefined : parseWhole('--block', options.block, 1);

@@ -14,7 +14,7 @@ export function showProgress(output: Output): { update: (progress: ImportProgres
   let startedAt = 0;
   let notedAt = 0;
   const seconds = (): number => (performance.now() - startedAt) / 1000;
-  const inBytes = ({ step }: ImportProgress): boolean => step === 'weights';
+  const inBytes = ({ step }: ImportProgress): boolean => step !== 'golden';
   const amount = (progress: ImportProgress): string => (inBytes(progress) ? formatBytes(progress.total) : `${progress.total}`);
   const finishStep = (): void => {
     bar?.stop();

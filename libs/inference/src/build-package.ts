@@ -6,7 +6,8 @@ import type { Checkpoint } from './checkpoint.js';
 import { assertRoom, explainFullDisk } from './disk-space.js';
 import { Encoders } from './encoders.js';
 import type { ImportProgress, PrecisionKind } from './engine-api.js';
-import { openEngine } from './engine.js';
+import { goldenInChild } from './golden-child.js';
+import { goldenPrompts, packedBytesAtMost, packsForGolden } from './golden.js';
 import { TOKENIZER_FILES, writeChunks } from './import-chunks.js';
 import { planPackage, type PackagePlan } from './package-plan.js';
 import { makeDir } from './partial-dir.js';
@@ -14,8 +15,6 @@ import type { SliceTable } from './slice-table.js';
 import { loadTokenizer } from './tokenizer.js';
 
 const DEFAULT_BLOCK = 64;
-const GOLDEN_TOKENS = 8;
-const GOLDEN_CONTEXT_TOKENS = 128;
 /** Smaller packages are written before a thread has started. */
 const THREADS_FROM_BYTES = 100e6;
 const MOST_THREADS = 4;
@@ -28,7 +27,7 @@ export interface BuildOptions {
   /** Requested quantisation block; 64 by default. */
   readonly block?: number;
   readonly table: SliceTable;
-  /** Compute the answers that a healthy device must reproduce: loads every slice once. */
+  /** Compute the answers that a healthy device must reproduce: loads every slice once, those of large models in a process of their own. */
   readonly golden: boolean;
   /** That encode weights; by default all cores up to 4, for a small model the caller's own. */
   readonly threads?: number;
@@ -64,10 +63,16 @@ export async function buildPackage(checkpoint: Checkpoint, options: BuildOptions
       golden: [],
       ...(table.evaluation ? { evaluation: table.evaluation } : {}),
     };
-    if (options.golden) manifest.golden.push(...(await goldenPrompts(manifest, partial, onProgress, signal)));
+    if (options.golden) manifest.golden.push(...(await golden(manifest, partial)));
     await writeDurably(join(partial, 'manifest.json'), `${JSON.stringify(Manifest.parse(manifest), null, 1)}\n`);
     return manifest;
   });
+
+  async function golden(manifest: Manifest, partial: string): Promise<GoldenPrompt[]> {
+    if (!packsForGolden(manifest)) return goldenPrompts(manifest, partial, onProgress, signal);
+    await assertRoom(out, packedBytesAtMost(manifest), `${manifest.name}'s golden answers, made on packed weights,`);
+    return goldenInChild({ manifest, storeDir: partial }, { onProgress, ...(signal && { signal }) });
+  }
 
   async function chunksAt(partial: string, plan: PackagePlan): Promise<Chunk[]> {
     const dir = join(partial, 'chunks');
@@ -118,41 +123,6 @@ function checkSlices(config: ModelConfig, slices: readonly Slice[], bandEdges: r
     if (shapes.has(shape)) throw new Error(`slices ${shapes.get(shape)} and ${slice.id} are the same widths and skipped layers`);
     shapes.set(shape, slice.id);
   }
-}
-
-/** A short greedy continuation by every slice, as the importing machine computes it: one slice is loaded at a time. */
-async function goldenPrompts(
-  manifest: Manifest,
-  storeDir: string,
-  onProgress: (progress: ImportProgress) => void,
-  signal?: AbortSignal,
-): Promise<GoldenPrompt[]> {
-  const { config, slices } = manifest;
-  const promptIds = await goldenPromptIds(manifest, storeDir);
-  // The ids are known: without its chunk an engine does not index Gemma's tokenizer again for every slice.
-  const bare = { ...manifest, chunks: manifest.chunks.filter(({ part }) => part.kind !== 'tokenizer') };
-  const contextTokens = Math.min(GOLDEN_CONTEXT_TOKENS, config.maxPositionEmbeddings);
-  const prompts: GoldenPrompt[] = [];
-  for (const [done, { id: sliceId }] of slices.entries()) {
-    signal?.throwIfAborted();
-    onProgress({ step: 'golden', done, total: slices.length });
-    const engine = await openEngine({ manifest: bare, storeDir, sliceId, contextTokens });
-    try {
-      const tokenIds: number[] = [];
-      for await (const { tokenId } of engine.generate(promptIds, { maxTokens: GOLDEN_TOKENS })) tokenIds.push(tokenId);
-      prompts.push({ sliceId, promptIds, tokenIds });
-    } finally {
-      await engine.close();
-    }
-  }
-  return prompts;
-}
-
-async function goldenPromptIds({ config, chunks }: Manifest, storeDir: string): Promise<number[]> {
-  const chunk = chunks.find(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
-  if (chunk) return loadTokenizer(await readFile(join(storeDir, 'chunks', chunk.id))).encodeChat([{ role: 'user', text: 'What can you do?' }]);
-  const some = Math.min(config.vocabSize, config.vocabSizePerLayerInput);
-  return [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];
 }
 
 const exists = (path: string): Promise<boolean> =>

@@ -1,14 +1,12 @@
-import { randomUUID } from 'node:crypto';
-import { unlink, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import { bandEdges, chunksOf, sliceWidths, validateSlice, type Manifest, type ModelConfig, type Slice } from '@matfleet/model';
 import { EmbeddingTables } from './embedding-tables.js';
 import { buildForward, cachedLayers, keptLayers, sharingLayers, type SliceShape } from './gemma3n.js';
 import { GraphBuilder } from './graph-builder.js';
+import { loadBeside, sweepGraphs } from './graph-file.js';
 import { KERNELS, type Provider } from './kernels.js';
 import { KvCache, type ComputedBy } from './kv-cache.js';
-import { createSession, float32, int32, int64, intsOf, type Feeds, type Session, type SessionOptions, type Spinning, type Tensor } from './onnx.js';
+import { createSession, float32, int32, int64, intsOf, type Feeds, type Session, type Spinning, type Tensor } from './onnx.js';
 import { acceleratorBytes, type Placement } from './placement.js';
 import { threadPolicy } from './thread-policy.js';
 import { Weights, type WeightOptions } from './weights.js';
@@ -20,8 +18,6 @@ export interface DecoderOptions extends Omit<WeightOptions, 'kernels'> {
   readonly tables?: EmbeddingTables;
   /** Let the graph count the positions that its sharing layers compute. */
   readonly trace?: boolean;
-  /** Save the graph with packed weights into this folder. */
-  readonly saveTo?: string;
   /** `cpu` by default. */
   readonly provider?: Provider;
 }
@@ -78,13 +74,14 @@ export class Decoder {
     try {
       buildForward(g, shape, weights, { trace: options.trace ?? false, kernels });
       const policy = threadPolicy('dedicated', config.hiddenSize, availableParallelism());
-      session = await load(g.toBytes(), weights.usesExternalData ? storeDir : undefined, {
+      const run = {
         threads: options.threads ?? policy.threads,
         spinning: options.spinning ?? policy.spinning,
         provider,
         observed: provider !== 'cpu',
-        ...(options.saveTo !== undefined && { saveTo: options.saveTo }),
-      });
+      };
+      if (weights.usesExternalData) await sweepGraphs(storeDir);
+      session = weights.usesExternalData ? await loadBeside(storeDir, g.toBytes(), run) : await createSession(g.toBytes(), run);
     } finally {
       weights.close();
     }
@@ -183,15 +180,3 @@ function windowMask(W: number, T: number, window: number): Tensor {
 }
 
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
-
-/** External data is found relative to the graph's own folder, so the graph lies beside `chunks/` while it loads. */
-async function load(graph: Uint8Array, storeDir: string | undefined, options: SessionOptions): Promise<Session> {
-  if (!storeDir) return createSession(graph, options);
-  const path = join(storeDir, `.graph-${randomUUID()}.onnx`);
-  try {
-    await writeFile(path, graph);
-    return await createSession(path, options);
-  } finally {
-    await unlink(path).catch(() => undefined);
-  }
-}

@@ -173,9 +173,9 @@ export interface ImportOptions {
   readonly signal?: AbortSignal;
 }
 
-/** `weights`: bytes of the published tensors. `golden`: slices. */
+/** `weights`: bytes of the published tensors. `packing`: bytes of the matrices that golden answers need packed. `golden`: slices. */
 export interface ImportProgress {
-  readonly step: 'weights' | 'golden';
+  readonly step: 'weights' | 'packing' | 'golden';
   readonly done: number;
   readonly total: number;
 }

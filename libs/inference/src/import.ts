@@ -9,8 +9,8 @@ import { readSliceTable, type SliceTable } from './slice-table.js';
 
 /**
  * Turns a published checkpoint into a package: quantised once, cut into chunks that every slice shares, with the greedy answers that a
- * healthy device must reproduce. `out` appears complete or not at all. Weights pass through in pieces of a few megabytes; only the golden answers
- * take more memory, that of an engine with the largest slice.
+ * healthy device must reproduce. `out` appears complete or not at all. Weights pass through in pieces of a few megabytes; golden answers of
+ * large models are made in a process of their own on packed weights that are mapped, which takes their room on the disk twice over meanwhile.
  */
 export async function importCheckpoint(options: ImportOptions): Promise<Manifest> {
   const { source, out, precision, block, threads, golden = true, signal, onProgress } = options;

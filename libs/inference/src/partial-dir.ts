@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
+import { isAbandoned, markIn, ownerMark } from './owner.js';
 
 /**
  * Makes the folder `out`, complete or not at all: `work` fills a folder beside it, which takes the name at the end. On any error, Ctrl-C
@@ -11,7 +11,7 @@ export async function makeDir<T>(out: string, work: (partial: string) => Promise
   const path = resolve(out);
   await assertNew(path);
   await sweep(path);
-  const partial = `${path}.partial-${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const partial = `${path}.partial-${ownerMark()}-${randomUUID().slice(0, 8)}`;
   try {
     await mkdir(partial, { recursive: true });
     const result = await work(partial);
@@ -33,21 +33,14 @@ export async function assertNew(path: string): Promise<void> {
   if (exists) throw new Error(`${resolve(path)} already exists`);
 }
 
-/** Removes unfinished folders of processes that ended. Those of other machines stay: nobody here knows whether they still run. */
+/** Removes unfinished folders of processes that ended. */
 async function sweep(path: string): Promise<void> {
-  const prefix = `${basename(path)}.partial-${hostname()}-`;
+  const prefix = `${basename(path)}.partial-`;
   for (const name of await readdir(dirname(path)).catch(() => [])) {
-    const pid = name.startsWith(prefix) ? /^(\d+)-[0-9a-f]{8}$/.exec(name.slice(prefix.length))?.[1] : undefined;
-    if (pid !== undefined && !isRunning(Number(pid))) await rm(join(dirname(path), name), { recursive: true, force: true });
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+    const mark = name.startsWith(prefix) ? markIn(name) : undefined;
+    if (mark === undefined || name !== `${prefix}${mark}${name.slice(-9)}`) continue;
+    const folder = join(dirname(path), name);
+    if (await isAbandoned(folder, mark)) await rm(folder, { recursive: true, force: true });
   }
 }
 

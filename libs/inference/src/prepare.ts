@@ -1,9 +1,8 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { sliceById, type Manifest, type Slice } from '@matfleet/model';
 import { Decoder } from './decoder.js';
-import { preparedDir, readPrepared, writePrepared } from './prepared.js';
+import { isIntact, preparedDir, readPrepared, writePrepared } from './prepared.js';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 
 export interface PrepareOptions {
   readonly manifest: Manifest;
@@ -11,10 +10,12 @@ export interface PrepareOptions {
   readonly storeDir: string;
   readonly sliceId: string;
   readonly threads?: number;
+  /** Compare logits with those of the unpacked slice too, which takes as much private memory as its weights. */
+  readonly compareLogits?: boolean;
 }
 
 export interface PrepareResult {
-  /** False when it was there already. */
+  /** False when it was there already, whole. */
   readonly made: boolean;
   /** On disk, beside the chunks. */
   readonly bytes: number;
@@ -26,30 +27,28 @@ const TOLERANCE = 1e-3;
 const PROBE_TOKENS = 5;
 
 /**
- * Packs a slice's matrices for this processor, once, and proves that the packed slice computes the same logits. Afterwards openEngine maps
- * them instead of packing them into private memory. Takes seconds and the memory of an unprepared engine: call it in a process that may fail.
+ * Packs a slice's matrices for this processor, once, and proves that each packed product, and where asked the whole slice, computes what the
+ * unpacked one does. Afterwards openEngine maps them instead of packing them into private memory. What is there already is read whole and made
+ * again where its checksum is another. Takes seconds and some hundred megabytes: call it in a process that may fail.
  */
-export async function prepare({ manifest, storeDir, sliceId, threads }: PrepareOptions): Promise<PrepareResult> {
+export async function prepare({ manifest, storeDir, sliceId, threads, compareLogits = false }: PrepareOptions): Promise<PrepareResult> {
   const slice = sliceById(manifest, sliceId);
   const started = performance.now();
   const before = await readPrepared(manifest, storeDir, slice);
-  if (before) return { made: false, bytes: before.bytes, ms: performance.now() - started };
-  const saveTo = join(storeDir, 'prepared', `.saved-${randomUUID()}`);
+  if (before && (await isIntact(storeDir, before))) return { made: false, bytes: before.bytes, ms: performance.now() - started };
   const thread = threads === undefined ? {} : { threads };
+  const dir = preparedDir(manifest, slice);
   try {
-    await mkdir(saveTo, { recursive: true });
-    const want = await probe(manifest, await Decoder.open(manifest, storeDir, slice, { ...thread, saveTo }));
-    await writePrepared(manifest, storeDir, slice, saveTo);
+    await writePrepared(manifest, storeDir, [slice], dir, thread);
     const prepared = await readPrepared(manifest, storeDir, slice);
-    if (!prepared) throw new Error(`what was prepared in ${preparedDir(manifest, slice)} cannot be read back`);
+    if (!prepared) throw new Error(`what was prepared in ${dir} cannot be read back`);
     const got = await probe(manifest, await Decoder.open(manifest, storeDir, slice, { ...thread, prepared }));
+    const want = compareLogits ? await probe(manifest, await Decoder.open(manifest, storeDir, slice, thread)) : got;
     checkEqual(got, want, slice);
     return { made: true, bytes: prepared.bytes, ms: performance.now() - started };
   } catch (error) {
-    await rm(join(storeDir, preparedDir(manifest, slice)), { recursive: true, force: true });
+    await rm(join(storeDir, dir), { recursive: true, force: true });
     throw error;
-  } finally {
-    await rm(saveTo, { recursive: true, force: true });
   }
 }
 

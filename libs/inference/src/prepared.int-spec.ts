@@ -1,9 +1,12 @@
-import { appendFile, cp, mkdir, readdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, cp, mkdir, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { publishedShapes, type Manifest, type ModelConfig } from '@matfleet/model';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { Decoder, type DecoderOptions } from './decoder.js';
 import { openEngine } from './engine.js';
+import { ownerMark } from './owner.js';
+import { packMatrices } from './pack.js';
+import { PackedFile } from './packed-file.js';
 import { prepare, type PrepareResult } from './prepare.js';
 import { preparedDir, readPrepared } from './prepared.js';
 import { synthPackage } from './synth.js';
@@ -22,6 +25,10 @@ const config: ModelConfig = {
   layerTypes: publishedShapes.e4b.layerTypes.slice(0, 6),
   activationSparsityPattern: publishedShapes.e4b.activationSparsityPattern.slice(0, 6),
   headDim: 64,
+};
+const changeIndex = async (dir: string, over: object): Promise<void> => {
+  const path = join(dir, 'index.json');
+  await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, 'utf8')), ...over }));
 };
 const prompt = Array.from({ length: 40 }, (_, i) => 3 + ((i * 37) % 500));
 
@@ -85,7 +92,9 @@ describe('a prepared slice', () => {
     ['its weights are cut short', (dir: string) => truncate(join(dir, 'weights.bin'), 4096)],
     ['its weights have grown', (dir: string) => appendFile(join(dir, 'weights.bin'), 'x')],
     ['its index is damaged', (dir: string) => writeFile(join(dir, 'index.json'), '{"format":')],
-    ['it was made by another runtime', (dir: string) => writeFile(join(dir, 'index.json'), '{"format":"matfleet-prepared-1","onnxRuntime":"1.0.0"}')],
+    ['another runtime made it', (dir: string) => changeIndex(dir, { onnxRuntime: '1.0.0' })],
+    ['it was made for another processor', (dir: string) => changeIndex(dir, { cpu: '0123' })],
+    ['it has another format', (dir: string) => changeIndex(dir, { format: 'matfleet-prepared-0' })],
   ])('is not used, and made again, when %s', async (_, damage) => {
     await damage(join(storeDir, preparedDir(manifest, slice())));
     expect(await readPrepared(manifest, storeDir, slice())).toBeUndefined();
@@ -94,6 +103,40 @@ describe('a prepared slice', () => {
     await engine.close();
     expect(await make()).toMatchObject({ made: true });
     expect(await readPrepared(manifest, storeDir, slice())).toBeDefined();
+  });
+
+  it('is not used when a packed matrix gives another product than the unpacked one, and says which', async () => {
+    await rm(prepared(), { recursive: true });
+    await mkdir(prepared());
+    const file = await PackedFile.create(storeDir, 'prepared/weights.bin');
+    const add = file.add.bind(file);
+    // A disk that does not keep what it was given.
+    file.add = async (saved, tensor) => {
+      const place = await add(saved, tensor);
+      if (!tensor.name.includes('layers.3.mlp.up')) return place;
+      const handle = await open(join(prepared(), 'weights.bin'), 'r+');
+      await handle.write(Buffer.alloc(64), 0, 64, place.packed[0]!.offset);
+      await handle.close();
+      return place;
+    };
+    await expect(packMatrices(manifest, storeDir, [slice()], file)).rejects.toThrow(
+      /^layers\.3\.mlp\.up_proj\.weight@0, packed, gives \S+ at \d+, unpacked \S+: the packed form is not used$/,
+    );
+    await file.abandon();
+  });
+
+  it('is compared in its logits, too, where that is asked', async () => {
+    await rm(prepared(), { recursive: true });
+    expect(await prepare({ manifest, storeDir, sliceId: slice().id, compareLogits: true })).toMatchObject({ made: true });
+  });
+
+  it('sweeps graphs of processes that were killed while they loaded one, not those of running ones', async () => {
+    const own = `.graph-${ownerMark()}-0123abcd.onnx`;
+    const killed = `.graph-${ownerMark().replace(/\d+$/, '1')}-0123abcd.onnx`;
+    for (const name of [own, killed]) await writeFile(join(storeDir, name), '');
+    await logits({});
+    expect((await readdir(storeDir)).filter((name) => name.startsWith('.graph'))).toEqual([own]);
+    await rm(join(storeDir, own));
   });
 
   it('says what is wrong and leaves the slice usable when the folder cannot be written', async () => {

@@ -1,30 +1,30 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createReadStream, readFileSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { basename, join } from 'node:path';
 import { chunksOf, type Manifest, type Slice } from '@matfleet/model';
 import { z } from 'zod';
-import { externalTensors, type ExternalTensor } from './onnx-file.js';
 import { runtime } from './onnx.js';
+import { isAbandoned, markIn, ownerMark } from './owner.js';
+import { packMatrices, type PackOptions } from './pack.js';
+import { PackedFile, type PackedPlace } from './packed-file.js';
 
 // ONNX Runtime rearranges quantised matrices for this processor when it loads them, into private memory. Prepared, the rearranged form lies
 // in a file beside the chunks and is mapped like them: shared, evictable, and loaded without a copy. It belongs to one set of chunks, one
 // version of ONNX Runtime and one kind of processor.
-//
-// The file holds, for each matrix, its bytes as they are in the chunk and the packed form, both on page borders: the runtime finds the
-// packed form by a hash over the bytes, and crashes on packed forms that are not aligned.
 
 /** Changes with the joined matrices that the graph asks for. */
-const FORMAT = 'matfleet-prepared-2';
-const PAGE = 4096;
-const COPY_BYTES = 8 * 2 ** 20;
+const FORMAT = 'matfleet-prepared-3';
+const WEIGHTS = 'weights.bin';
+const INDEX = 'index.json';
 
 const Index = z.object({
   format: z.literal(FORMAT),
   onnxRuntime: z.string(),
   cpu: z.string(),
   bytes: z.number().int().nonnegative(),
+  sha256: z.string(),
   tensors: z.record(
     z.string(),
     z.object({
@@ -35,14 +35,15 @@ const Index = z.object({
   ),
 });
 
-export type PreparedTensor = z.infer<typeof Index>['tensors'][string];
+type Index = z.infer<typeof Index>;
 
 /** The packed matrices of a slice. */
 export interface Prepared {
   /** Relative to the store. */
   readonly file: string;
   readonly bytes: number;
-  readonly tensors: ReadonlyMap<string, PreparedTensor>;
+  readonly sha256: string;
+  readonly tensors: ReadonlyMap<string, PackedPlace>;
 }
 
 /** Where the prepared form of these chunks lies on this machine, relative to the store. */
@@ -52,88 +53,79 @@ export function preparedDir(manifest: Manifest, slice: Pick<Slice, 'ffn' | 'skip
   return join('prepared', hash.digest('hex').slice(0, 32));
 }
 
-/** Undefined when there is none, or it is not whole. */
+/** Undefined when there is none, it is of another runtime or processor, or it is not whole. Its bytes are not read: see `isIntact`. */
 export async function readPrepared(manifest: Manifest, storeDir: string, slice: Pick<Slice, 'ffn' | 'skip'>): Promise<Prepared | undefined> {
-  const dir = preparedDir(manifest, slice);
-  const text = await readFile(join(storeDir, dir, 'index.json'), 'utf8').catch(() => undefined);
+  return readPreparedDir(storeDir, preparedDir(manifest, slice));
+}
+
+/** Whether an engine of this slice would map packed weights. */
+export const isPrepared = async (manifest: Manifest, storeDir: string, slice: Pick<Slice, 'ffn' | 'skip'>): Promise<boolean> =>
+  (await readPrepared(manifest, storeDir, slice)) !== undefined;
+
+/** The same for a folder below the store. */
+export async function readPreparedDir(storeDir: string, dir: string): Promise<Prepared | undefined> {
+  const text = await readFile(join(storeDir, dir, INDEX), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
   const index = Index.safeParse(parseJson(text));
-  const file = join(dir, 'weights.bin');
+  const file = join(dir, WEIGHTS);
   const size = await stat(join(storeDir, file)).then(
     (s) => s.size,
     () => -1,
   );
   if (!index.success || index.data.onnxRuntime !== runtime.version || index.data.cpu !== processor() || size !== index.data.bytes) return undefined;
-  return { file, bytes: size, tensors: new Map(Object.entries(index.data.tensors)) };
+  return { file, bytes: size, sha256: index.data.sha256, tensors: new Map(Object.entries(index.data.tensors)) };
 }
 
-/** Copies what ONNX Runtime saved, `graph` and the file beside it, to page borders. Appears complete or not at all. */
-export async function writePrepared(manifest: Manifest, storeDir: string, slice: Pick<Slice, 'ffn' | 'skip'>, saved: string): Promise<void> {
-  const dir = join(storeDir, preparedDir(manifest, slice));
-  const partial = join(storeDir, 'prepared', `.partial-${randomUUID()}`);
+/** Reads the whole packed file and compares its SHA-256 with the index. */
+export async function isIntact(storeDir: string, { file, sha256 }: Prepared): Promise<boolean> {
+  const hash = createHash('sha256');
+  for await (const bytes of createReadStream(join(storeDir, file), { highWaterMark: 2 ** 20 })) hash.update(bytes as Buffer);
+  return hash.digest('hex') === sha256;
+}
+
+/** Packs these slices' matrices into the folder `dir` of the store, which appears complete or not at all. */
+export async function writePrepared(
+  manifest: Manifest,
+  storeDir: string,
+  slices: readonly Slice[],
+  dir: string,
+  options: PackOptions = {},
+): Promise<void> {
+  const partial = join('prepared', `.partial-${ownerMark()}-${randomUUID().slice(0, 8)}`);
   try {
-    await mkdir(partial, { recursive: true });
-    const index: z.infer<typeof Index> = {
-      format: FORMAT,
-      onnxRuntime: runtime.version,
-      cpu: processor(),
-      bytes: 0,
-      tensors: {},
-    };
-    const out = await open(join(partial, 'weights.bin'), 'wx');
+    await mkdir(join(storeDir, partial), { recursive: true });
+    const file = await PackedFile.create(storeDir, join(partial, WEIGHTS));
     try {
-      for (const tensor of externalTensors(await readFile(join(saved, 'graph.onnx')))) {
-        if (tensor.packed.length === 0) continue;
-        index.tensors[tensor.name] = await copyTensor(saved, tensor, (bytes) => (index.bytes = align(index.bytes) + bytes) - bytes, out);
-      }
-      await out.truncate(index.bytes);
-      await out.sync();
+      await packMatrices(manifest, storeDir, slices, file, options);
+      const index: Index = {
+        format: FORMAT,
+        onnxRuntime: runtime.version,
+        cpu: processor(),
+        ...(await file.finish()),
+        tensors: file.tensors,
+      };
+      await writeFile(join(storeDir, partial, INDEX), JSON.stringify(index));
     } finally {
-      await out.close();
+      await file.abandon();
     }
-    await writeFile(join(partial, 'index.json'), JSON.stringify(index));
-    await rm(dir, { recursive: true, force: true });
-    await rename(partial, dir);
+    await rm(join(storeDir, dir), { recursive: true, force: true });
+    await rename(join(storeDir, partial), join(storeDir, dir));
   } catch (error) {
-    await rm(partial, { recursive: true, force: true });
+    await rm(join(storeDir, partial), { recursive: true, force: true });
     throw error;
   }
 }
 
-/** Removes every prepared slice but these, and what interrupted runs left. A slice that is in use stays mapped until it is closed. */
+/** Removes every prepared slice but these, and what killed processes left. A slice that is in use stays mapped until it is closed. */
 export async function sweepPrepared(storeDir: string, keep: readonly { manifest: Manifest; slice: Pick<Slice, 'ffn' | 'skip'> }[]): Promise<void> {
   const kept = new Set(keep.map(({ manifest, slice }) => basename(preparedDir(manifest, slice))));
-  for (const name of await readdir(join(storeDir, 'prepared')).catch(() => []))
-    if (!kept.has(name)) await rm(join(storeDir, 'prepared', name), { recursive: true, force: true });
-}
-
-type FileHandle = Awaited<ReturnType<typeof open>>;
-
-/** `place` reserves so many bytes on a page border and says where. */
-async function copyTensor(saved: string, tensor: ExternalTensor, place: (bytes: number) => number, out: FileHandle): Promise<PreparedTensor> {
-  const source = await open(join(saved, tensor.location));
-  const copy = async (from: number, bytes: number): Promise<number> => {
-    const to = place(bytes);
-    const buffer = Buffer.allocUnsafe(Math.min(bytes, COPY_BYTES));
-    for (let done = 0; done < bytes;) {
-      const { bytesRead } = await source.read(buffer, 0, Math.min(buffer.length, bytes - done), from + done);
-      if (bytesRead === 0) throw new Error(`${tensor.location} ends inside tensor ${tensor.name}`);
-      await out.write(buffer, 0, bytesRead, to + done);
-      done += bytesRead;
-    }
-    return to;
-  };
-  try {
-    const offset = await copy(tensor.offset, tensor.bytes);
-    const packed = [];
-    for (const blob of tensor.packed) packed.push({ ...blob, offset: await copy(blob.offset, blob.bytes) });
-    return { offset, bytes: tensor.bytes, packed };
-  } finally {
-    await source.close();
+  const folder = join(storeDir, 'prepared');
+  for (const name of await readdir(folder).catch(() => [])) {
+    const mark = markIn(name);
+    if (!kept.has(name) && (mark === undefined || (await isAbandoned(join(folder, name), mark))))
+      await rm(join(folder, name), { recursive: true, force: true });
   }
 }
-
-const align = (bytes: number): number => Math.ceil(bytes / PAGE) * PAGE;
 
 let known: string | undefined;
 /** What packing depends on: the instruction sets that the processor has. */

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { MAPPED_FROM_BYTES, type Chunk, type Manifest, type ModelConfig } from '@matfleet/model';
-import type { GraphBuilder, Value } from './graph-builder.js';
+import type { ExternalPlace, GraphBuilder, Value } from './graph-builder.js';
 import { KERNELS, type Kernels } from './kernels.js';
 import type { Prepared } from './prepared.js';
 import { dequantize, type Bits } from './quantize.js';
@@ -20,6 +20,16 @@ interface Matrix {
   readonly bits?: Bits;
 }
 
+/** A quantised matrix, or several joined, that ONNX Runtime packs when it loads a graph. */
+export interface PackedProduct {
+  readonly name: string;
+  readonly bytes: number;
+  /** Width of what it multiplies. */
+  readonly K: number;
+  /** x (…, K) -> (…, N); with the matrix from `place` where given. */
+  multiply(g: GraphBuilder, x: Value, place?: ExternalPlace): Value;
+}
+
 export interface WeightOptions {
   /** Matrices from this size on stay in their chunks and are mapped; smaller ones are copied into the graph and may be joined. */
   readonly mappedFromBytes?: number;
@@ -31,6 +41,8 @@ export interface WeightOptions {
   readonly dequantized?: boolean;
   /** What the products run on; by default the CPU's. */
   readonly kernels?: Kernels;
+  /** Told of each product instead of building it: the graph itself is of no use then. */
+  readonly onProduct?: (product: PackedProduct) => void;
 }
 
 /** MatMulNBits' accuracy levels. */
@@ -158,12 +170,14 @@ export class Weights {
       if (!matrix.block) return this.dense(g, x, name, matrix.N, matrix.K, this.values(name));
       return this.quantized(g, x, name, matrix, () => this.bytes(entry), this.values(`${name}.scales`));
     }
-    const weight = this.external(g, name);
-    if (!matrix.block)
+    if (!matrix.block) {
+      const weight = this.external(g, name);
       return this.kernels.transposedProducts
         ? g.contrib('FusedMatMul', [x, weight], { transB: 1 })
         : g.op('MatMul', [x, g.op('Transpose', [weight], { perm: [1, 0] })]);
-    return this.matMulNBits(g, x, weight, this.external(g, `${name}.scales`), matrix);
+    }
+    const scales = (to: GraphBuilder): Value => this.external(to, `${name}.scales`);
+    return this.packed(g, x, name, matrix, entry.tensor.shape, (to) => this.external(to, name), scales);
   }
 
   private dense(g: GraphBuilder, x: Value, name: string, N: number, K: number, values: Float32Array): Value {
@@ -172,10 +186,27 @@ export class Weights {
 
   private quantized(g: GraphBuilder, x: Value, name: string, matrix: Matrix, values: () => Uint8Array, scales: Float32Array): Value {
     if (matrix.bits === 8 && this.activations === 'float32' && !this.kernels.bytesTimesFloats)
-      return this.twoHalves(g, x, name, matrix, values(), scales);
+      return this.options.onProduct ? x : this.twoHalves(g, x, name, matrix, values(), scales);
     const shape = [matrix.N, Math.ceil(matrix.K / matrix.block!), (matrix.block! * matrix.bits!) / 8];
-    const weight = this.preparedTensor(g, name, shape) ?? g.bytesConstant(name, shape, values());
-    return this.matMulNBits(g, x, weight, g.floats(`${name}.scales`, [scales.length], scales), matrix);
+    const weight = (to: GraphBuilder): Value => this.preparedTensor(to, name, shape) ?? to.bytesConstant(name, shape, values());
+    return this.packed(g, x, name, matrix, shape, weight, (to) => to.floats(`${name}.scales`, [scales.length], scales));
+  }
+
+  private packed(
+    g: GraphBuilder,
+    x: Value,
+    name: string,
+    matrix: Matrix,
+    shape: number[],
+    weight: (to: GraphBuilder) => Value,
+    scales: (to: GraphBuilder) => Value,
+  ): Value {
+    const multiply = (to: GraphBuilder, by: Value, place?: ExternalPlace): Value =>
+      this.matMulNBits(to, by, place ? to.external(name, 'uint8', shape, place) : weight(to), scales(to), matrix);
+    if (!this.options.onProduct) return multiply(g, x);
+    const bytes = shape.reduce((product, size) => product * size, 1);
+    this.options.onProduct({ name, bytes, K: matrix.K, multiply });
+    return x;
   }
 
   private matMulNBits(g: GraphBuilder, x: Value, weight: Value, scales: Value, { N, K, block, bits }: Matrix, zeroPoints?: Value): Value {

@@ -50,6 +50,21 @@ export function mappedBytes(manifest: Pick<Manifest, 'config' | 'chunks'>, slice
     .reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
+/** The largest of a slice's matrices: what packing them one after the other holds in memory, times a few. */
+export function largestMatrixBytes(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): number {
+  const tensors = chunksOf(manifest, slice).flatMap((chunk) => (chunk.part.kind === 'plane' ? [] : chunk.tensors));
+  return Math.max(0, ...tensors.map(({ bytes, block }) => (block === undefined ? 0 : bytes)));
+}
+
+/** Slices whose every chunk `slice` has too, itself included: a device that holds it holds them. In the manifest's order. */
+export function slicesWithin<S extends Pick<Slice, 'ffn' | 'skip'>>(
+  manifest: Pick<Manifest, 'config' | 'chunks'> & { readonly slices: readonly S[] },
+  slice: Pick<Slice, 'ffn' | 'skip'>,
+): S[] {
+  const held = new Set(chunksOf(manifest, slice));
+  return manifest.slices.filter((other) => chunksOf(manifest, other).every((chunk) => held.has(chunk)));
+}
+
 /** What a chunk holds, for people: "FFN channels 8192 to 16383 of layer 3". */
 export function partText(part: Part): string {
   switch (part.kind) {

@@ -1,9 +1,9 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { synthPackage } from '@matfleet/inference';
-import { mappedBytes, publishedShapes, type Manifest } from '@matfleet/model';
+import { largestMatrixBytes, mappedBytes, publishedShapes, type Manifest } from '@matfleet/model';
 import { createEngineHost } from './child-engine-host.js';
 import { prepareSlice, type PrepareLimits, type PrepareTask } from './prepare-slice.js';
 
@@ -45,6 +45,7 @@ describe('preparing a slice in a process of its own', () => {
 
   const limits = (over: Partial<PrepareLimits> = {}): PrepareLimits => ({
     mappedBytes: mappedBytes(manifest, manifest.slices[0]!),
+    largestMatrixBytes: largestMatrixBytes(manifest, manifest.slices[0]!),
     availableBytes: 4 * GB,
     entry,
     ...over,
@@ -77,9 +78,29 @@ describe('preparing a slice in a process of its own', () => {
   });
 
   it('says with numbers that memory does not suffice', async () => {
-    await expect(prepareSlice(task, limits({ availableBytes: 1_000_000, mappedBytes: 2_000_000 }))).rejects.toThrow(
-      'packing 2 MB of weights takes 3 MB of memory once, 1 MB are available',
+    await expect(prepareSlice(task, limits({ availableBytes: 1_000_000, mappedBytes: 2_000_000, largestMatrixBytes: 1_000_000 }))).rejects.toThrow(
+      'packing 2 MB of weights takes 406 MB of memory once, 1 MB are available',
     );
+  });
+
+  it.each(['cgroup', 'watchdog'] as const)('is ended when it holds more memory than it should, by %s where there is one', async (memoryLimit) => {
+    // Said to be small, so that the bound is far below what the process takes.
+    const tight = limits({ mappedBytes: 1, largestMatrixBytes: -120_000_000, memoryLimit });
+    await expect(prepareSlice(task, tight)).rejects.toThrow(
+      /^the prepare process passed its memory limit of 43 MB \((cgroup-v1|cgroup-v2|watchdog)\)$/,
+    );
+    expect(await prepareSlice(task, limits())).toMatchObject({ made: true });
+  });
+
+  it('makes packed weights again that changed on disk, and keeps whole ones', async () => {
+    await prepareSlice(task, limits());
+    const [name] = await prepared();
+    const file = join(storeDir, 'prepared', name!, 'weights.bin');
+    const handle = await open(file, 'r+');
+    await handle.write(Buffer.from([0xaa, 0x55, 0xaa]), 0, 3, 5_000);
+    await handle.close();
+    expect(await prepareSlice(task, limits())).toMatchObject({ made: true });
+    expect(await prepareSlice(task, limits())).toMatchObject({ made: false });
   });
 
   it('ends at its deadline, and the next run starts from nothing and succeeds', async () => {
