@@ -7,6 +7,7 @@ import {
   type EngineSpec,
   type EngineStatus,
   type RunningEngine,
+  type SliceChange,
 } from './engine-host.js';
 import { residentBytes, type MemoryLimit } from './memory-limit.js';
 import type { EngineCounters, EngineTerms, FromEngine, Loaded, ToEngine } from './messages.js';
@@ -91,7 +92,12 @@ export class ChildEngine implements RunningEngine {
     return this.loaded;
   }
 
-  async generate(request: EngineRequest, onEvent: (event: EngineEvent) => void | Promise<void>, signal?: AbortSignal): Promise<EngineFinished> {
+  async generate(
+    request: EngineRequest,
+    onEvent: (event: EngineEvent) => void | Promise<void>,
+    signal?: AbortSignal,
+    onRunning?: (change: (to: SliceChange) => void) => void,
+  ): Promise<EngineFinished> {
     if (this.#exitReason !== undefined || this.#stopping)
       throw new EngineError('unavailable', `the engine of slice ${this.spec.sliceId} has stopped`);
     const id = this.#nextId++;
@@ -100,6 +106,7 @@ export class ChildEngine implements RunningEngine {
       return await new Promise<EngineFinished>((resolve, reject) => {
         this.#answers.set(id, { onEvent, resolve, reject, delivered: Promise.resolve(), unacknowledged: 0, untaken: 0, lastProgressAt: Date.now() });
         this.#send({ kind: 'generate', id, request, window: WINDOW_TOKENS });
+        onRunning?.((to) => this.#send({ kind: 'change-slice', id, to }));
         if (signal?.aborted) cancel();
         else signal?.addEventListener('abort', cancel, { once: true });
       });
@@ -135,6 +142,7 @@ export class ChildEngine implements RunningEngine {
       runtimeBytes: this.#loaded?.runtimeBytes ?? 0,
       executionProviders: this.#loaded?.executionProviders ?? [],
       runtimeVersion: this.#loaded?.runtimeVersion ?? '',
+      heldSlices: this.#loaded?.heldSlices ?? [],
       memoryLimitBy: this.#limit?.by ?? 'watchdog',
       memoryLimitBytes: this.#limit?.bytes() ?? 0,
     };

@@ -12,6 +12,8 @@ export interface EngineSpec {
   readonly precision?: string;
   /** Of the slice's chunks. */
   readonly packageBytes?: number;
+  /** Slices loaded at the same time: the active one, and smaller ones within it that requests name. 2 when absent. */
+  readonly openSlices?: number;
   /** Memory for rows of the embedding tables used last; the engine's own default when absent. */
   readonly hotRowBytes?: number;
 }
@@ -36,6 +38,8 @@ export interface EngineRequest {
   readonly stop?: readonly string[];
   /** Every token tells its probability and those of so many best ones. */
   readonly topLogprobs?: number;
+  /** One of the status's held slices; the spec's when absent. */
+  readonly sliceId?: string;
 }
 
 /** Natural logarithm of a token's probability; `bytes` is what it adds to the text, in UTF-8. */
@@ -43,6 +47,12 @@ export interface TokenLogprob {
   readonly tokenId: number;
   readonly bytes: readonly number[];
   readonly logprob: number;
+}
+
+/** Which slice computes from the next token on, and whether it takes the context over as it is or computes it anew. */
+export interface SliceChange {
+  readonly sliceId: string;
+  readonly mode: 'keep' | 'prefill';
 }
 
 /** `started` comes once, before the first token; `text` may be empty while a character is incomplete. */
@@ -54,6 +64,7 @@ export type EngineEvent =
       readonly tokenId: number;
       readonly text: string;
       readonly stepMs: number;
+      readonly sliceId: string;
       readonly logprob?: TokenLogprob & { readonly top: readonly TokenLogprob[] };
     };
 
@@ -92,6 +103,8 @@ export interface EngineStatus {
   readonly runtimeBytes: number;
   readonly executionProviders: readonly string[];
   readonly runtimeVersion: string;
+  /** Slices that a request may name, the spec's among them. */
+  readonly heldSlices: readonly string[];
   readonly memoryLimitBy: MemoryLimitBy;
   readonly memoryLimitBytes: number;
 }
@@ -119,9 +132,14 @@ export interface RunningEngine {
   readonly pid: number;
   /**
    * `onEvent` may return a promise: the engine runs at most a small window of tokens ahead of it. An abort ends the answer between two tokens
-   * and resolves with reason `cancelled`. Rejects with EngineError.
+   * and resolves with reason `cancelled`. `onRunning` is given a function that changes the slice. Rejects with EngineError.
    */
-  generate(request: EngineRequest, onEvent: (event: EngineEvent) => void | Promise<void>, signal?: AbortSignal): Promise<EngineFinished>;
+  generate(
+    request: EngineRequest,
+    onEvent: (event: EngineEvent) => void | Promise<void>,
+    signal?: AbortSignal,
+    onRunning?: (change: (to: SliceChange) => void) => void,
+  ): Promise<EngineFinished>;
   /** Tokens of the request's prompt, while another answer may run. Rejects with EngineError `prompt-too-long` when the context does not hold them. */
   checkPrompt(request: EngineRequest): Promise<number>;
   /** Greedy continuation of `promptIds` by up to `count` ids (fewer when a stop id comes). */

@@ -3,17 +3,19 @@
 import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { exactDraftTokens, openEngine, runtime, threadPolicy, type Engine, type TokenLogprobs } from '@matfleet/inference';
-import { footprint, Manifest, sliceById } from '@matfleet/model';
-import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
+import { exactDraftTokens, isPrepared, openEngine, runtime, threadPolicy, type Engine, type TokenLogprobs } from '@matfleet/inference';
+import { footprint, Manifest, mappedBytes, sliceById, slicesWithin } from '@matfleet/model';
+import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec, SliceChange } from './engine-host.js';
 import type { EngineTerms, FromEngine, ToEngine } from './messages.js';
 
 const COUNTERS_EVERY_MS = 1_000;
+const OPEN_SLICES = 2;
 
 interface Answer {
   readonly abort: AbortController;
   /** Tokens that may still be sent before the agent acknowledges some. */
   credit: number;
+  change: SliceChange | undefined;
   wake: () => void;
 }
 
@@ -31,7 +33,7 @@ process.on('message', (message: ToEngine) => {
       void load(message.spec, message.terms);
       return;
     case 'generate': {
-      const answer: Answer = { abort: new AbortController(), credit: message.window, wake: () => {} };
+      const answer: Answer = { abort: new AbortController(), credit: message.window, change: undefined, wake: () => {} };
       answers.set(message.id, answer);
       last = last.then(() => generate(message, answer));
       return;
@@ -49,6 +51,11 @@ process.on('message', (message: ToEngine) => {
         answer.credit += message.tokens;
         answer.wake();
       }
+      return;
+    }
+    case 'change-slice': {
+      const answer = answers.get(message.id);
+      if (answer) answer.change = message.to;
       return;
     }
     case 'cancel': {
@@ -75,10 +82,15 @@ async function load(spec: EngineSpec, { box, threads, provider, acceleratorMemor
     const before = process.memoryUsage.rss();
     const manifest = Manifest.parse(JSON.parse(await readFile(spec.manifestPath, 'utf8')));
     const slice = sliceById(manifest, spec.sliceId);
+    // A session on an accelerator, or over weights that are not packed, takes their memory once more.
+    const frugal = provider === 'cpu' && (mappedBytes(manifest, slice) === 0 || (await isPrepared(manifest, spec.storeDir, slice)));
+    const heldSlices = frugal ? slicesWithin(manifest, slice).map(({ id }) => id) : [slice.id];
     const loaded = await openEngine({
       manifest,
       storeDir: spec.storeDir,
       sliceId: spec.sliceId,
+      otherSlices: heldSlices,
+      mostOpenSlices: spec.openSlices ?? OPEN_SLICES,
       contextTokens: spec.contextTokens,
       ...(spec.hotRowBytes !== undefined && { hotRowBytes: spec.hotRowBytes }),
       ...threadPolicy(box, manifest.config.hiddenSize, availableParallelism()),
@@ -100,6 +112,7 @@ async function load(spec: EngineSpec, { box, threads, provider, acceleratorMemor
       runtimeBytes: Math.max(before, process.memoryUsage.rss() - hostWeightsBytes),
       executionProviders: loaded.executionProviders,
       runtimeVersion: runtime.version,
+      heldSlices,
       counters,
     });
     setInterval(() => send({ kind: 'counters', counters: loaded.stats() }), COUNTERS_EVERY_MS).unref();
@@ -149,6 +162,11 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
       ...(request.sampling && { sampling: request.sampling }),
       ...(request.stop && { stop: request.stop }),
       ...(request.topLogprobs !== undefined && { topLogprobs: request.topLogprobs }),
+      ...(request.sliceId !== undefined && { sliceId: request.sliceId }),
+      sliceFor: () => answer.change?.sliceId ?? request.sliceId ?? engine!.sliceId,
+      get onSwitch() {
+        return answer.change?.mode ?? 'keep';
+      },
       ...(request.reproducible ? { reuse: 'off' } : { draftTokens }),
       signal: answer.abort.signal,
     });
@@ -160,8 +178,8 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
         return send({ kind: 'finished', id, result, counters: engine.stats() });
       }
       const now = performance.now();
-      const { tokenId, text, logprobs } = step.value;
-      send({ kind: 'token', id, tokenId, text, stepMs: now - since, ...(logprobs && { logprob: logprobOf(tokenId, logprobs)! }) });
+      const { tokenId, text, sliceId, logprobs } = step.value;
+      send({ kind: 'token', id, tokenId, text, stepMs: now - since, sliceId, ...(logprobs && { logprob: logprobOf(tokenId, logprobs)! }) });
       since = now;
       answer.credit -= 1;
       // The runtime holds the thread while it computes: without this turn of the event loop, no cancel would be read before the end.

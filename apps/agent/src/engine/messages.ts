@@ -1,5 +1,5 @@
 import type { Config } from '../config.js';
-import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec } from './engine-host.js';
+import type { EngineEvent, EngineFinished, EngineRequest, EngineSpec, SliceChange } from './engine-host.js';
 
 /** Counters that the engine process reports every second and with every answer. */
 export interface EngineCounters {
@@ -20,6 +20,7 @@ export interface Loaded {
   readonly runtimeBytes: number;
   readonly executionProviders: readonly string[];
   readonly runtimeVersion: string;
+  readonly heldSlices: readonly string[];
   readonly counters: EngineCounters;
 }
 
@@ -42,6 +43,7 @@ export type ToEngine =
   | { readonly kind: 'generate'; readonly id: number; readonly request: EngineRequest; readonly window: number }
   | { readonly kind: 'check-prompt'; readonly id: number; readonly request: EngineRequest }
   | { readonly kind: 'acknowledge'; readonly id: number; readonly tokens: number }
+  | { readonly kind: 'change-slice'; readonly id: number; readonly to: SliceChange }
   | { readonly kind: 'cancel'; readonly id: number }
   | { readonly kind: 'stop' };
 

@@ -7,6 +7,7 @@ import type { Supervisor } from '../engine/supervisor.js';
 import type { LatencyRecorder, LatencySample } from '../latency/latency-recorder.js';
 import { expectedTtftMs, retryAfterMs, type Pace } from './admission.js';
 import { toEngineRequest } from './request.js';
+import { checkHeld, RunningAnswers } from './running-answers.js';
 import { refused, ServingError } from './serving-error.js';
 import { TurnQueue } from './turn-queue.js';
 
@@ -46,6 +47,7 @@ const REASONS: Record<EngineFinished['reason'], FinishReason> = {
 /** Answers requests one after the other with the current engine, wherever they came from. */
 export class Answerer {
   readonly #queue: TurnQueue;
+  readonly runningAnswers = new RunningAnswers();
   /** Moving averages. */
   #pace: Pace = {};
   #closed = false;
@@ -127,10 +129,14 @@ export class Answerer {
       throw new ServingError(status.FAILED_PRECONDITION, `model version ${spec.modelVersionId} is active, not ${expected.modelVersionId}`);
     if (expected?.sliceId && expected.sliceId !== spec.sliceId)
       throw new ServingError(status.FAILED_PRECONDITION, `slice ${spec.sliceId} is active, not ${expected.sliceId}`);
+    const sliceId = engineRequest.sliceId ?? spec.sliceId;
+    checkHeld(engine, sliceId);
+    const requestId = request.requestId || randomUUID();
+    let computedBy = sliceId;
     const startedAt = performance.now();
     const sample = {
       modelVersionId: spec.modelVersionId,
-      sliceId: spec.sliceId,
+      sliceId,
       queueMs: startedAt - arrivedAt,
       ttftMs: undefined as number | undefined,
       interTokenMs: [] as number[],
@@ -138,6 +144,7 @@ export class Answerer {
       outputTokens: 0,
       failed: false as boolean,
     } satisfies LatencySample;
+    let running: Disposable | undefined;
     try {
       const finished = await engine.generate(
         engineRequest,
@@ -147,12 +154,12 @@ export class Answerer {
             sample.promptTokens = event.promptTokens;
             const { deviceId, deviceName } = this.options.device();
             const started = {
-              requestId: request.requestId || randomUUID(),
+              requestId,
               deviceId,
               deviceName,
               modelVersionId: spec.modelVersionId,
               modelName: spec.modelName,
-              sliceId: spec.sliceId,
+              sliceId,
               promptTokens: event.promptTokens,
               queueMs: sample.queueMs,
               ...(spec.precision && { precision: spec.precision }),
@@ -162,9 +169,13 @@ export class Answerer {
           sample.outputTokens += 1;
           if (sample.ttftMs === undefined) sample.ttftMs = performance.now() - arrivedAt;
           else sample.interTokenMs.push(event.stepMs);
-          return emit({ event: { $case: 'delta', value: { text: event.text, tokenIds: [event.tokenId], ...logprobsOf(event) } } });
+          const changed = event.sliceId !== computedBy;
+          computedBy = event.sliceId;
+          const value = { text: event.text, tokenIds: [event.tokenId], ...(changed && { sliceId: computedBy }), ...logprobsOf(event) };
+          return emit({ event: { $case: 'delta', value } });
         },
         signal,
+        (change) => (running = this.runningAnswers.add(requestId, { engine, change })),
       );
       if (signal.aborted) return;
       const { reason, outputTokens, tokensPerSecond, cachedPromptTokens, tail } = finished;
@@ -184,7 +195,10 @@ export class Answerer {
       sample.failed = !(error instanceof EngineError && (error.code === 'prompt-too-long' || error.code === 'invalid')) && !signal.aborted;
       throw error;
     } finally {
-      if (sample.outputTokens > 0 || sample.failed) this.options.latency.record(sample);
+      running?.[Symbol.dispose]();
+      // An answer of several slices tells the speed of none.
+      const ofOneSlice = computedBy === sliceId;
+      if ((sample.outputTokens > 0 && ofOneSlice) || sample.failed) this.options.latency.record(sample);
     }
   }
 

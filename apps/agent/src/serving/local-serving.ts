@@ -4,6 +4,9 @@ import type { RemoteInference } from '@matfleet/device';
 import {
   InferenceServiceService,
   Refusal,
+  SwitchMode,
+  type ChangeSliceRequest,
+  type ChangeSliceResponse,
   type Finished,
   type GenerateRequest,
   type GenerateResponse,
@@ -88,6 +91,18 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
   health.addToServer(server);
   server.addService(InferenceServiceService, {
     generate: (call: ServerWritableStream<GenerateRequest, GenerateResponse>) => void serve(call),
+    changeSlice: (
+      { request }: { request: ChangeSliceRequest },
+      callback: (error: Partial<ServiceError> | null, response?: ChangeSliceResponse) => void,
+    ) => {
+      try {
+        const mode = request.mode === SwitchMode.SWITCH_MODE_PREFILL ? 'prefill' : 'keep';
+        answerer.runningAnswers.changeSlice(request.requestId, { sliceId: request.sliceId, mode });
+        callback(null, {});
+      } catch (error) {
+        callback(toServiceError(error));
+      }
+    },
     getStatus: (_call: unknown, callback: (error: ServiceError | null, response?: GetStatusResponse) => void) => callback(null, getStatus()),
   });
 
@@ -156,6 +171,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       hotRowBytes: BigInt(engine?.hotRowBytes ?? 0),
       executionProviders: [...(engine?.executionProviders ?? [])],
       acceleratorBytes: BigInt(engine?.acceleratorBytes ?? 0),
+      heldSliceIds: [...(engine?.heldSlices ?? [])],
       memoryLimitBy: engine?.memoryLimitBy ?? '',
       engineRssBytes: BigInt(engine?.rssBytes ?? 0),
       desiredGeneration: BigInt(desiredGeneration),

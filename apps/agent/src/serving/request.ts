@@ -23,6 +23,7 @@ export function toEngineRequest(request: GenerateRequest): EngineRequest {
     ...(request.prompt === undefined ? { messages: toMessages(request) } : { text: toText(request) }),
     ...(request.maxTokens > 0 && { maxTokens: request.maxTokens }),
     ...(sampling && { sampling }),
+    ...(request.sliceId && { sliceId: request.sliceId }),
     ...toOutput(request.output),
   };
 }

@@ -29,6 +29,16 @@ export enum Role {
   UNRECOGNIZED = -1,
 }
 
+/** What a slice that takes over does with the context that another one computed. */
+export enum SwitchMode {
+  SWITCH_MODE_UNSPECIFIED = 0,
+  /** SWITCH_MODE_KEEP - Goes on with it: at no cost, with slightly other numbers than a fresh run of the new slice. The default. */
+  SWITCH_MODE_KEEP = 1,
+  /** SWITCH_MODE_PREFILL - Computes it anew: exactly a fresh run of the new slice. */
+  SWITCH_MODE_PREFILL = 2,
+  UNRECOGNIZED = -1,
+}
+
 export enum FinishReason {
   FINISH_REASON_UNSPECIFIED = 0,
   FINISH_REASON_STOP = 1,
@@ -67,6 +77,8 @@ export interface GenerateRequest {
   maxTokens: number;
   /** Names the caller's task, so that the slice table's quality for that task counts. */
   task: string;
+  /** The slice that answers, one of GetStatusResponse.held_slice_ids; absent or empty: the active one. */
+  sliceId?: string | undefined;
   output?:
     | Output
     | undefined;
@@ -80,6 +92,16 @@ export interface Output {
   stop: string[];
   /** Present: every delta tells its tokens' probabilities, with so many alternatives, up to 20. */
   topLogprobs?: number | undefined;
+}
+
+export interface ChangeSliceRequest {
+  /** Of the running answer, as its Started said. */
+  requestId: string;
+  sliceId: string;
+  mode: SwitchMode;
+}
+
+export interface ChangeSliceResponse {
 }
 
 export interface GenerateResponse {
@@ -108,7 +130,11 @@ export interface Delta {
   text: string;
   tokenIds: number[];
   /** Where the request asks for them. */
-  logprobs?: Logprobs | undefined;
+  logprobs?:
+    | Logprobs
+    | undefined;
+  /** The slice that computed the tokens, where it is another one than before. */
+  sliceId?: string | undefined;
 }
 
 /** One per token of the delta. */
@@ -184,6 +210,11 @@ export interface GetStatusResponse {
   pleReadMsMax: number;
   /** Room for rows of the embedding tables in memory. */
   hotRowBytes: bigint;
+  /**
+   * Slices that a request may name: the active one and those within it. Only the active one while its weights are not packed or lie with an
+   * accelerator, since another one would take their memory again.
+   */
+  heldSliceIds: string[];
   /** What computes the slice, the provider that holds its weights first; empty until an engine runs. */
   executionProviders: string[];
   /** Weights that lie with an accelerator. */
@@ -422,6 +453,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     sampling: undefined,
     maxTokens: 0,
     task: "",
+    sliceId: undefined,
     output: undefined,
     prompt: undefined,
   };
@@ -443,6 +475,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.task !== "") {
       writer.uint32(42).string(message.task);
+    }
+    if (message.sliceId !== undefined) {
+      writer.uint32(50).string(message.sliceId);
     }
     if (message.output !== undefined) {
       Output.encode(message.output, writer.uint32(82).fork()).join();
@@ -506,6 +541,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.task = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.sliceId = reader.string();
+            continue;
+          }
           case 10: {
             if (tag !== 82) {
               break;
@@ -546,6 +589,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       : undefined;
     message.maxTokens = object.maxTokens ?? 0;
     message.task = object.task ?? "";
+    message.sliceId = object.sliceId ?? undefined;
     message.output = (object.output !== undefined && object.output !== null)
       ? Output.fromPartial(object.output)
       : undefined;
@@ -617,6 +661,128 @@ export const Output: MessageFns<Output> = {
     const message = createBaseOutput();
     message.stop = object.stop?.map((e) => e) || [];
     message.topLogprobs = object.topLogprobs ?? undefined;
+    return message;
+  },
+};
+
+function createBaseChangeSliceRequest(): ChangeSliceRequest {
+  return { requestId: "", sliceId: "", mode: 0 };
+}
+
+export const ChangeSliceRequest: MessageFns<ChangeSliceRequest> = {
+  encode(message: ChangeSliceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.requestId !== "") {
+      writer.uint32(10).string(message.requestId);
+    }
+    if (message.sliceId !== "") {
+      writer.uint32(18).string(message.sliceId);
+    }
+    if (message.mode !== 0) {
+      writer.uint32(24).int32(message.mode);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeSliceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeSliceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sliceId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.mode = reader.int32() as any;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ChangeSliceRequest>): ChangeSliceRequest {
+    return ChangeSliceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ChangeSliceRequest>): ChangeSliceRequest {
+    const message = createBaseChangeSliceRequest();
+    message.requestId = object.requestId ?? "";
+    message.sliceId = object.sliceId ?? "";
+    message.mode = object.mode ?? 0;
+    return message;
+  },
+};
+
+function createBaseChangeSliceResponse(): ChangeSliceResponse {
+  return {};
+}
+
+export const ChangeSliceResponse: MessageFns<ChangeSliceResponse> = {
+  encode(_: ChangeSliceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeSliceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeSliceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ChangeSliceResponse>): ChangeSliceResponse {
+    return ChangeSliceResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ChangeSliceResponse>): ChangeSliceResponse {
+    const message = createBaseChangeSliceResponse();
     return message;
   },
 };
@@ -881,7 +1047,7 @@ export const Started: MessageFns<Started> = {
 };
 
 function createBaseDelta(): Delta {
-  return { text: "", tokenIds: [], logprobs: undefined };
+  return { text: "", tokenIds: [], logprobs: undefined, sliceId: undefined };
 }
 
 export const Delta: MessageFns<Delta> = {
@@ -898,6 +1064,9 @@ export const Delta: MessageFns<Delta> = {
     }
     if (message.logprobs !== undefined) {
       Logprobs.encode(message.logprobs, writer.uint32(26).fork()).join();
+    }
+    if (message.sliceId !== undefined) {
+      writer.uint32(34).string(message.sliceId);
     }
     return writer;
   },
@@ -949,6 +1118,14 @@ export const Delta: MessageFns<Delta> = {
             message.logprobs = Logprobs.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.sliceId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -971,6 +1148,7 @@ export const Delta: MessageFns<Delta> = {
     message.logprobs = (object.logprobs !== undefined && object.logprobs !== null)
       ? Logprobs.fromPartial(object.logprobs)
       : undefined;
+    message.sliceId = object.sliceId ?? undefined;
     return message;
   },
 };
@@ -1370,6 +1548,7 @@ function createBaseGetStatusResponse(): GetStatusResponse {
     pleReadMs: 0,
     pleReadMsMax: 0,
     hotRowBytes: 0n,
+    heldSliceIds: [],
     executionProviders: [],
     acceleratorBytes: 0n,
   };
@@ -1466,6 +1645,9 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
         throw new globalThis.Error("value provided for field message.hotRowBytes of type uint64 too large");
       }
       writer.uint32(176).uint64(message.hotRowBytes);
+    }
+    for (const v of message.heldSliceIds) {
+      writer.uint32(186).string(v!);
     }
     for (const v of message.executionProviders) {
       writer.uint32(242).string(v!);
@@ -1668,6 +1850,14 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
             message.hotRowBytes = reader.uint64() as bigint;
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.heldSliceIds.push(reader.string());
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -1737,6 +1927,7 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
     message.hotRowBytes = (object.hotRowBytes !== undefined && object.hotRowBytes !== null)
       ? BigInt(object.hotRowBytes)
       : 0n;
+    message.heldSliceIds = object.heldSliceIds?.map((e) => e) || [];
     message.executionProviders = object.executionProviders?.map((e) => e) || [];
     message.acceleratorBytes = (object.acceleratorBytes !== undefined && object.acceleratorBytes !== null)
       ? BigInt(object.acceleratorBytes)
@@ -1752,7 +1943,8 @@ export const InferenceServiceService = {
    * Streams one answer: Started once, then Delta events, then Finished once. Cancelling the call stops the engine.
    * RESOURCE_EXHAUSTED with a Refusal in the trailers when the queue is full, FAILED_PRECONDITION when no slice is
    * active yet, INVALID_ARGUMENT when the prompt does not fit the context, DEADLINE_EXCEEDED with a Refusal when the
-   * call's deadline would pass before its turn. An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
+   * call's deadline would pass before its turn, NOT_FOUND when the request names a slice that the device does not hold.
+   * An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
    */
   generate: {
     path: "/matfleet.inference.v1.InferenceService/Generate" as const,
@@ -1762,6 +1954,19 @@ export const InferenceServiceService = {
     requestDeserialize: (value: Buffer): GenerateRequest => GenerateRequest.decode(value),
     responseSerialize: (value: GenerateResponse): Buffer => Buffer.from(GenerateResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GenerateResponse => GenerateResponse.decode(value),
+  },
+  /**
+   * Lets a running answer go on with another slice from its next token on, its context kept. NOT_FOUND when no answer with
+   * this request_id runs, or the device does not hold the slice.
+   */
+  changeSlice: {
+    path: "/matfleet.inference.v1.InferenceService/ChangeSlice" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ChangeSliceRequest): Buffer => Buffer.from(ChangeSliceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ChangeSliceRequest => ChangeSliceRequest.decode(value),
+    responseSerialize: (value: ChangeSliceResponse): Buffer => Buffer.from(ChangeSliceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeSliceResponse => ChangeSliceResponse.decode(value),
   },
   /** What the agent would answer with now. */
   getStatus: {
@@ -1780,9 +1985,15 @@ export interface InferenceServiceServer extends UntypedServiceImplementation {
    * Streams one answer: Started once, then Delta events, then Finished once. Cancelling the call stops the engine.
    * RESOURCE_EXHAUSTED with a Refusal in the trailers when the queue is full, FAILED_PRECONDITION when no slice is
    * active yet, INVALID_ARGUMENT when the prompt does not fit the context, DEADLINE_EXCEEDED with a Refusal when the
-   * call's deadline would pass before its turn. An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
+   * call's deadline would pass before its turn, NOT_FOUND when the request names a slice that the device does not hold.
+   * An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
    */
   generate: handleServerStreamingCall<GenerateRequest, GenerateResponse>;
+  /**
+   * Lets a running answer go on with another slice from its next token on, its context kept. NOT_FOUND when no answer with
+   * this request_id runs, or the device does not hold the slice.
+   */
+  changeSlice: handleUnaryCall<ChangeSliceRequest, ChangeSliceResponse>;
   /** What the agent would answer with now. */
   getStatus: handleUnaryCall<GetStatusRequest, GetStatusResponse>;
 }
@@ -1792,7 +2003,8 @@ export interface InferenceServiceClient extends Client {
    * Streams one answer: Started once, then Delta events, then Finished once. Cancelling the call stops the engine.
    * RESOURCE_EXHAUSTED with a Refusal in the trailers when the queue is full, FAILED_PRECONDITION when no slice is
    * active yet, INVALID_ARGUMENT when the prompt does not fit the context, DEADLINE_EXCEEDED with a Refusal when the
-   * call's deadline would pass before its turn. An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
+   * call's deadline would pass before its turn, NOT_FOUND when the request names a slice that the device does not hold.
+   * An answer's trailers tell who gave it and how fast, as `x-matfleet-*`.
    */
   generate(request: GenerateRequest, options?: Partial<CallOptions>): ClientReadableStream<GenerateResponse>;
   generate(
@@ -1800,6 +2012,25 @@ export interface InferenceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<GenerateResponse>;
+  /**
+   * Lets a running answer go on with another slice from its next token on, its context kept. NOT_FOUND when no answer with
+   * this request_id runs, or the device does not hold the slice.
+   */
+  changeSlice(
+    request: ChangeSliceRequest,
+    callback: (error: ServiceError | null, response: ChangeSliceResponse) => void,
+  ): ClientUnaryCall;
+  changeSlice(
+    request: ChangeSliceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeSliceResponse) => void,
+  ): ClientUnaryCall;
+  changeSlice(
+    request: ChangeSliceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeSliceResponse) => void,
+  ): ClientUnaryCall;
   /** What the agent would answer with now. */
   getStatus(
     request: GetStatusRequest,
