@@ -12,6 +12,7 @@ import { GatewayModule } from './gateway/gateway.module.js';
 import { GraphqlModule } from './graphql.module.js';
 import { InferenceModule } from './inference/inference.module.js';
 import { QueueModule } from './queue/queue.module.js';
+import { ReplicasModule } from './replicas/replicas.module.js';
 import { RolloutModule } from './rollout/rollout.module.js';
 import { TelemetryModule } from './telemetry.module.js';
 
@@ -26,6 +27,7 @@ export class AppModule {
         DatabaseModule.forRoot(databaseUrl),
         EventsModule,
         TelemetryModule,
+        ReplicasModule,
         QueueModule.forRoot({ databaseUrl, redisUrl: config.redisUrl }),
         GraphqlModule,
         AccessModule,

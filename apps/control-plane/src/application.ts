@@ -26,7 +26,9 @@ export async function createApplication(config: Config, databaseUrl: string, log
     logger: false,
     trustProxy: config.httpBehindProxy,
     bodyLimit: JSON_BYTES_MAX,
-    forceCloseConnections: true,
+    // At the end, calls that run are answered, also those that came on a connection that is open already.
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
     requestTimeout: 0, // A chunk of gigabytes may take its time; what is small is bounded by its size.
     connectionTimeout: 0,
     ...(https && { https }),

@@ -30,6 +30,10 @@ const Env = z
     MATFLEET_DEVICE_HOST: z.string().default('127.0.0.1'),
     MATFLEET_DEVICE_PORT: port(7443),
     MATFLEET_DEVICE_PUBLIC_HOST: z.string().optional(),
+    MATFLEET_REPLICA_ADDRESS: z
+      .string()
+      .regex(/^[^\s:/]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$/, 'host:port')
+      .optional(),
     MATFLEET_INSECURE_DEVICE_PORT: flag,
     MATFLEET_HEARTBEAT_MS: milliseconds(100, 5_000),
     MATFLEET_LEASE_MS: milliseconds(300, 15_000),
@@ -78,6 +82,8 @@ const Env = z
     devicePort: env.MATFLEET_DEVICE_PORT,
     /** The name by which devices reach the device port, where it is not `deviceHost`; stands in the server's certificate. */
     devicePublicHost: env.MATFLEET_DEVICE_PUBLIC_HOST,
+    /** host:port at which the other replicas reach this one's device port, where that is not its host and port. */
+    replicaAddress: env.MATFLEET_REPLICA_ADDRESS,
     insecureDevicePort: env.MATFLEET_INSECURE_DEVICE_PORT,
     heartbeatMs: env.MATFLEET_HEARTBEAT_MS,
     leaseMs: env.MATFLEET_LEASE_MS,

@@ -7,4 +7,6 @@ export class Endpoints {
   httpUrl: string | undefined;
   /** For example `https://127.0.0.1:7443`. */
   deviceUrl: string | undefined;
+  /** This process stops: a balancer must not send anything new. */
+  draining = false;
 }

@@ -17,6 +17,9 @@ export class Readiness {
 
   constructor(prisma: PrismaService, endpoints: Endpoints) {
     this.add('database', () => prisma.$queryRaw`SELECT 1`);
+    this.add('draining', async () => {
+      if (endpoints.draining) throw new Error('this process stops');
+    });
     this.add('device gateway', async () => {
       if (endpoints.deviceUrl === undefined) throw new Error('the device port is not open');
     });

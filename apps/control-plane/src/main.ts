@@ -7,11 +7,14 @@ import { ConfigError, type Config, parseConfig } from './config.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './database/embedded-postgres.js';
 import { migrate } from './database/migrate.js';
 import { Endpoints } from './endpoints.js';
+import { InferenceService } from './inference/inference.service.js';
 import { createLogger, PinoNestLogger } from './telemetry.js';
 
-/** For jobs, sessions and requests to end; the database then has what remains of ten seconds. */
-const DRAIN_TIMEOUT_MS = 7_000;
-const STOP_TIMEOUT_MS = 10_000;
+/** For calls of operators that run. */
+const HTTP_DRAIN_TIMEOUT_MS = 3_000;
+/** For jobs, sessions and requests to end; the database then has what remains of fourteen seconds. */
+const DRAIN_TIMEOUT_MS = 11_000;
+const STOP_TIMEOUT_MS = 14_000;
 
 let config: Config;
 try {
@@ -88,13 +91,21 @@ function httpUrl(application: NestFastifyApplication): string {
   return `${config.httpTls ? 'https' : 'http'}://${host}:${port}`;
 }
 
-/** Lets jobs and requests end, then stops the database; whatever hangs is cut off. */
+/** No new call is taken and those that run are answered, while everything behind them still works; then jobs and sessions end. */
+async function close(application: NestFastifyApplication): Promise<void> {
+  application.get(Endpoints, { strict: false }).draining = true;
+  application.get(InferenceService, { strict: false }).stopFollowers();
+  await endsWithin(application.getHttpAdapter().getInstance().close(), HTTP_DRAIN_TIMEOUT_MS);
+  await application.close();
+}
+
+/** Lets requests, jobs and sessions end, then stops the database; whatever hangs is cut off. */
 function stop(exitCode: number, reason: string): Promise<never> {
   return (stopping ??= (async () => {
     log(`stopping because of ${reason}`);
     setTimeout(() => process.exit(1), STOP_TIMEOUT_MS).unref();
     try {
-      if (app && !(await endsWithin(app.close(), DRAIN_TIMEOUT_MS))) {
+      if (app && !(await endsWithin(close(app), DRAIN_TIMEOUT_MS))) {
         pino.error(`not drained within ${DRAIN_TIMEOUT_MS} ms`);
         exitCode ||= 1;
       }

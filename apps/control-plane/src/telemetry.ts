@@ -69,6 +69,12 @@ export class Metrics {
     labelNames: ['job'] as const,
     registers: [this.registry],
   });
+  readonly nudges = new Counter({
+    name: 'matfleet_nudges_total',
+    help: 'Nudges to other replicas, by outcome: sent, lost (no Redis), dropped (too many waited), unknown (of another version).',
+    labelNames: ['outcome'] as const,
+    registers: [this.registry],
+  });
   readonly updateTargets = new Counter({
     name: 'matfleet_update_targets_total',
     help: 'Devices of updates that ended, by outcome.',

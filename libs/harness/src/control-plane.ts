@@ -6,6 +6,8 @@ import { bin } from './workspace.js';
 
 export interface ControlPlaneOptions {
   dir: string;
+  /** Shared by the replicas of one fleet; by default this one's own. */
+  dataDir?: string;
   /** Both set, or neither: the embedded PostgreSQL then. */
   databaseUrl?: string;
   redisUrl?: string;
@@ -26,6 +28,7 @@ export class ControlPlaneProcess {
     readonly httpUrl: string,
     readonly deviceUrl: string,
     readonly apiKeyFile: string,
+    readonly apiKey: string,
     readonly api: FleetApi,
   ) {}
 
@@ -33,7 +36,7 @@ export class ControlPlaneProcess {
     await mkdir(options.dir, { recursive: true });
     const { process, ready } = await launch(options, '0', '0');
     const apiKey = (await readFile(ready.apiKeyFile, 'utf8')).trim();
-    return new ControlPlaneProcess(options, process, ready.httpUrl, ready.deviceUrl, ready.apiKeyFile, new FleetApi(ready.httpUrl, apiKey));
+    return new ControlPlaneProcess(options, process, ready.httpUrl, ready.deviceUrl, ready.apiKeyFile, apiKey, new FleetApi(ready.httpUrl, apiKey));
   }
 
   /** Starts it again on the same ports and data. */
@@ -54,7 +57,7 @@ async function launch(options: ControlPlaneOptions, httpPort: string, devicePort
   const process = ManagedProcess.start('control plane', bin.controlPlane, [], {
     logFile: join(options.dir, 'control-plane.log'),
     env: {
-      MATFLEET_DATA_DIR: join(options.dir, 'data'),
+      MATFLEET_DATA_DIR: options.dataDir ?? join(options.dir, 'data'),
       MATFLEET_HTTP_PORT: httpPort,
       MATFLEET_DEVICE_PORT: devicePort,
       MATFLEET_READY_FILE: readyFile,

@@ -69,6 +69,7 @@ export class FleetApi {
   constructor(
     readonly baseUrl: string,
     private readonly apiKey: string,
+    private readonly headers: Readonly<Record<string, string>> = {},
   ) {}
 
   devices = (): Promise<Device[]> => this.get('/api/v1/devices');
@@ -99,7 +100,7 @@ export class FleetApi {
   async request<T>(method: string, path: string, body?: unknown): Promise<T> {
     const response = await fetch(this.baseUrl + path, {
       method,
-      headers: { authorization: `Bearer ${this.apiKey}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      headers: { ...this.headers, authorization: `Bearer ${this.apiKey}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: AbortSignal.timeout(20_000),
     });

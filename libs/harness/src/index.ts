@@ -10,3 +10,7 @@ export * from './package-cache.js';
 export * from './commands.js';
 export * from './fleet.js';
 export * from './random.js';
+export * from './balancer.js';
+export * from './free-port.js';
+export * from './postgres.js';
+export * from './redis.js';

@@ -1,20 +1,11 @@
-import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  bin,
-  heldOutCommands,
-  ManagedProcess,
-  pickCommands,
-  removeFile,
-  seededRandom,
-  sleep,
-  waitFor,
-  type Device,
-  type Fleet,
-  type Inference,
-  type Update,
-} from '@matfleet/harness';
-import { checkHistoryFiles, HistoryFile, type HistoryReport, type HistorySlot } from '@matfleet/history';
+import { heldOutCommands, pickCommands, seededRandom, sleep, waitFor, type Device, type Fleet, type Inference, type Update } from '@matfleet/harness';
+import { checkHistoryFiles, HistoryFile, type HistoryReport } from '@matfleet/history';
+import { sendGarbage, type Garbage } from './garbage.js';
+import { killAtRandom, type Services } from './kills.js';
+import { recordOperator } from './record.js';
+import { startSimulator } from './simulator.js';
+import { standStill, type Standstill } from './standstill.js';
 
 export interface FleetRunOptions {
   readonly devices: number;
@@ -22,20 +13,40 @@ export interface FleetRunOptions {
   /** How long faults happen, seconds. */
   readonly seconds: number;
   readonly inferences: number;
+  /** Of processes; absent: two to four, by the seed. */
+  readonly kills?: number | undefined;
+  /** What of them is ours to kill. */
+  readonly services: Services;
+  readonly redisAwaySeconds: number;
+  /** Connections of nonsense after the faults; 0: none. */
+  readonly garbage: number;
+  /** After the faults no control plane for so long; 0: not. */
+  readonly stopSeconds: number;
   readonly versions: readonly string[];
   readonly onProgress: (what: string) => void;
 }
 
 export interface FleetRunResult extends HistoryReport {
   readonly seed: number;
+  readonly replicas: number;
   readonly kills: readonly string[];
   readonly inferences: number;
+  /** Of them; the others ended with an error that says why. */
+  readonly answered: number;
   readonly updates: number;
+  readonly garbage?: Garbage;
+  readonly standstill?: Standstill;
   readonly seconds: number;
 }
 
 /** From the last fault until everything must have settled. */
-const SETTLE_MS = 180_000;
+const SETTLE_MS = 240_000;
+/** Of an inference: longer than any fault, so that one that fails failed for another reason. */
+const DEADLINE_MS = 400_000;
+/** Calls of the operator at the same time. */
+const CLIENTS = 8;
+/** Different prompts. */
+const PROMPTS = 50;
 
 /**
  * Virtual devices and real agents under scripted network faults, while the control plane and the agents are killed at random moments, an update is
@@ -50,12 +61,14 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
 
   const simulator = await startSimulator(fleet, options, files.devices);
   let kills: string[];
-  const ended: Inference[] = [];
+  let inferences: Inference[];
   let update: Update;
+  let still: Standstill | undefined;
+  let garbage: Garbage | undefined;
   try {
     onProgress(`${devices} virtual devices and ${fleet.agents.length} agents; faults for ${options.seconds} s`);
     const [killed, ids, created] = await Promise.all([
-      killAtRandom(fleet, options, random),
+      killAtRandom(fleet, options.services, { ...options, kills: options.kills ?? 2 + Math.floor(random() * 3) }, random),
       submit(fleet, options),
       retried('create the update', () => fleet.api.createUpdate(versions[seed % versions.length]!)),
     ]);
@@ -64,91 +77,65 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
     for (const id of ids) operator.add({ kind: 'command-submitted', command: id });
 
     onProgress('waiting for everything to settle');
-    for (const id of ids) ended.push(await over(`inference ${id}`, () => fleet.api.inference(id)));
+    inferences = await ended(fleet, ids);
     update = await over(`update ${update.id}`, () => fleet.api.update(update.id));
     await settled(fleet);
-    await recordOperator(fleet, operator, update, ended);
+    if (options.garbage > 0) {
+      onProgress(`${options.garbage} connections that speak nonsense`);
+      garbage = await sendGarbage(fleet, options.garbage);
+    }
+    if (options.stopSeconds > 0) {
+      onProgress(`no control plane for ${options.stopSeconds} s`);
+      still = await standStill(fleet, options.stopSeconds);
+    }
+    await recordOperator(fleet, operator, update, inferences);
   } finally {
     await simulator.kill('SIGINT').catch(() => simulator.kill());
     operator.close();
   }
   if (simulator.child.exitCode !== 0) throw new Error(`the simulator ended with ${simulator.child.exitCode}:\n${simulator.logTail()}`);
   const report = await checkHistoryFiles([files.devices, files.operator]);
-  return { seed, ...report, kills, inferences: ended.length, updates: 1, seconds: Math.round((performance.now() - startedAt) / 1_000) };
-}
-
-async function startSimulator(fleet: Fleet, { devices, seed, seconds }: FleetRunOptions, history: string): Promise<ManagedProcess> {
-  const { token } = await fleet.api.createJoinToken(devices);
-  const at = (name: string): string => join(fleet.dir, `${name}-${seed}`);
-  await writeFile(at('token'), token, { mode: 0o600 });
-  await writeFile(at('script.json'), JSON.stringify(faultScript(seed, seconds)));
-  await removeFile(at('ready.json'));
-  const process = ManagedProcess.start(
-    'simulator',
-    bin.simulator,
-    [
-      ...['--server', fleet.controlPlane.deviceUrl, '--join-token-file', at('token'), '--devices', String(devices), '--seed', String(seed)],
-      // The grants of nano's boxes, so that different devices get different slices.
-      ...['--model-memory', '1594000,1678000,4194304', '--script', at('script.json'), '--history', history, '--ready-file', at('ready.json')],
-    ],
-    { logFile: at('simulator.log') },
-  );
-  await process.ready(at('ready.json'), 60_000 + devices * 100);
-  return process;
-}
-
-/** A tenth of the devices on each broken network, every fault once or more within `seconds`, at moments that the seed decides. */
-export function faultScript(seed: number, seconds: number): unknown {
-  const random = seededRandom(seed + 7);
-  const when = (lasts: number): { at: number; for: number } => ({
-    at: Number((random() * Math.max(0, seconds - lasts)).toFixed(2)),
-    for: lasts,
-  });
   return {
-    groups: { cut: 0.15, stuck: 0.15, nat: 0.15, far: 0.15, noisy: 0.2 },
-    faults: [
-      { kind: 'drop', group: 'cut', ...when(2) },
-      { kind: 'drop', group: 'cut', ...when(1) },
-      { kind: 'freeze', group: 'stuck', ...when(4) },
-      { kind: 'half-open', group: 'nat', ...when(0) },
-      { kind: 'delay', group: 'far', at: 0, for: seconds, ms: 150, jitterMs: 150 },
-      { kind: 'duplicate', group: 'noisy', at: 0, for: seconds, chance: 0.3 },
-      { kind: 'reorder', group: 'noisy', at: 0, for: seconds, chance: 0.2 },
-      { kind: 'skew', at: 0, for: seconds / 2, ms: random() < 0.5 ? -600_000 : 600_000 },
-      { kind: 'restart', group: 'cut', ...when(0) },
-    ],
+    ...{ seed, replicas: fleet.replicas.length, ...report, kills },
+    inferences: inferences.length,
+    answered: inferences.filter(({ state }) => state === 'succeeded').length,
+    updates: 1,
+    ...(garbage && { garbage }),
+    ...(still && { standstill: still }),
+    seconds: Math.round((performance.now() - startedAt) / 1_000),
   };
 }
 
-async function killAtRandom(fleet: Fleet, { seconds }: FleetRunOptions, random: () => number): Promise<string[]> {
-  const kills: string[] = [];
-  const count = 2 + Math.floor(random() * 3);
-  for (let i = 0; i < count; i++) {
-    await sleep((random() * seconds * 1_000) / count);
-    // The control plane at least once: that is the fault that every device feels.
-    if (i === 0 || random() < 0.4) {
-      await fleet.controlPlane.process.kill();
-      kills.push('control plane');
-      await sleep(random() * 1_000);
-      await fleet.controlPlane.restart();
-    } else {
-      const agent = fleet.agents[Math.floor(random() * fleet.agents.length)]!;
-      await agent.process.kill();
-      kills.push(`agent ${agent.name}`);
-      await agent.restart();
-    }
-  }
-  return kills;
-}
-
+/** Inferences, evenly over the time of the faults, a few calls at a time; returns their ids. */
 async function submit(fleet: Fleet, { seed, seconds, inferences }: FleetRunOptions): Promise<string[]> {
   const ids: string[] = [];
-  for (const command of pickCommands(await heldOutCommands(), inferences, seed)) {
-    const { id } = await retried('queue an inference', () => fleet.api.createInference({ prompt: command.text, deadlineMs: 120_000 }));
-    ids.push(id);
-    await sleep((seconds * 1_000) / inferences);
-  }
+  const prompts = pickCommands(await heldOutCommands(), Math.min(inferences, PROMPTS), seed);
+  const startedAtMs = performance.now();
+  let next = 0;
+  const client = async (): Promise<void> => {
+    while (next < inferences) {
+      const index = next++;
+      await sleep(Math.max(0, startedAtMs + (seconds * 1_000 * index) / inferences - performance.now()));
+      const prompt = prompts[index % prompts.length]!.text;
+      const { id } = await retried('queue an inference', () => fleet.api.createInference({ prompt, deadlineMs: DEADLINE_MS }));
+      ids.push(id);
+    }
+  };
+  await Promise.all(Array.from({ length: CLIENTS }, client));
   return ids;
+}
+
+async function ended(fleet: Fleet, ids: readonly string[]): Promise<Inference[]> {
+  const inferences: Inference[] = [];
+  let next = 0;
+  const client = async (): Promise<void> => {
+    while (next < ids.length) {
+      const id = ids[next++]!;
+      inferences.push(await over(`inference ${id}`, () => fleet.api.inference(id)));
+    }
+  };
+  await Promise.all(Array.from({ length: CLIENTS }, client));
+  return inferences;
 }
 
 const over = <T extends { state: string }>(what: string, ask: () => Promise<T>): Promise<T> => {
@@ -183,55 +170,6 @@ async function settled(fleet: Fleet): Promise<void> {
     },
   ).catch((error: unknown) => console.error(`… ${(error as Error).message}`)); // The checker counts them.
 }
-
-async function recordOperator(fleet: Fleet, operator: HistoryFile, update: Update, inferences: readonly Inference[]): Promise<void> {
-  for (const { deviceId, state } of update.targets)
-    if (state === 'succeeded' || state === 'failed')
-      operator.add({
-        kind: 'command-ended',
-        command: `${update.id}/${deviceId}`,
-        outcome: state,
-        effects: state === 'succeeded' ? 1 : 0,
-      });
-  for (const { id, state, attempts } of inferences)
-    operator.add({
-      kind: 'command-ended',
-      command: id,
-      outcome: state === 'succeeded' ? 'succeeded' : 'failed',
-      effects: attempts.filter((attempt) => attempt.state === 'succeeded').length,
-    });
-  for (const device of await fleet.api.devices()) {
-    const { desired, observed } = device;
-    for (const assignment of (await fleet.api.assignments(device.id)).reverse())
-      operator.add({ kind: 'desired-written', device: device.id, ...slotOf(assignment) });
-    operator.add({
-      kind: 'device-shown',
-      device: device.id,
-      ...(desired && { desired: slotOf(desired) }),
-      ...(observed && { observed: slotOf(observed) }),
-    });
-    const agent = fleet.agents.find(({ name }) => name === device.name);
-    if (!agent) continue;
-    const journal = JSON.parse(await readFile(join(agent.options.dir, 'data/journal.json'), 'utf8')) as AgentJournal;
-    operator.add({
-      kind: 'device-ended',
-      device: device.id,
-      ...(journal.active && { runs: slotOf(journal.active) }),
-      ...(journal.failure?.final && { gaveUp: journal.failure.generation }),
-    });
-  }
-}
-
-interface AgentJournal {
-  active?: HistorySlot;
-  failure?: { generation: number; final: boolean };
-}
-
-const slotOf = (from: { generation: number | string; modelVersionId: string; sliceId: string }): HistorySlot => ({
-  generation: Number(from.generation),
-  modelVersionId: from.modelVersionId,
-  sliceId: from.sliceId,
-});
 
 /** The control plane may be dead at this moment; whoever calls it tries again, as any client would. */
 const retried = <T>(what: string, call: () => Promise<T>): Promise<T> => waitFor(what, call, { timeoutMs: 60_000, everyMs: 200 });

@@ -1,5 +1,6 @@
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import { Fleet, nanoPackage, publish } from '@matfleet/harness';
+import { Fleet, makeRunDir, nanoPackage, PostgresProcess, publish, RedisProcess } from '@matfleet/harness';
 import { runFleet } from './fleet.js';
 import { runSeed } from './line.js';
 
@@ -57,43 +58,77 @@ program
   .option('--seeds <n>', 'how many seeds', '1')
   .option('--from <n>', 'the first seed', '1')
   .option('--seconds <n>', 'how long faults happen', '20')
-  .option('--inferences <n>', 'inferences queued meanwhile', '20')
-  .option('--database <url>', 'use this PostgreSQL instead of the embedded one')
+  .option('--commands <n>', 'inferences and targets of the update together (default: 20 inferences)')
+  .option('--replicas <n>', 'processes of the control plane; several stand on a PostgreSQL and a Redis of their own, which are killed too', '1')
+  .option('--kills <n>', 'processes killed (default: two to four)')
+  .option('--redis-away <s>', 'in the middle Redis stays away for so long (with several replicas)', '0')
+  .option('--garbage <n>', 'afterwards so many connections that speak nonsense', '0')
+  .option('--stop <s>', 'afterwards no control plane for so long: is a device called gone?', '0')
+  .option('--database <url>', 'use this PostgreSQL')
   .option('--redis <url>', 'use this Redis for the queues')
   .option('--keep', 'keep the run directory, with the histories, when a rule was broken')
-  .action(
-    async (
-      options: Record<'devices' | 'seeds' | 'from' | 'seconds' | 'inferences', string> & { database?: string; redis?: string; keep?: boolean },
-    ) => {
-      const onProgress = (what: string): void => console.error(`… ${what}`);
-      let broken = 0;
-      for (let seed = Number(options.from); seed < Number(options.from) + Number(options.seeds); seed++) {
-        // A fleet of its own for each seed: the devices of the last one are gone for good.
-        const fleet = await Fleet.start({ databaseUrl: options.database, redisUrl: options.redis, onProgress });
-        let ok = false;
-        try {
-          const other = await nanoPackage('int8', 128);
-          await publish(other.dir, fleet.controlPlane.httpUrl, fleet.controlPlane.apiKeyFile);
-          const result = await runFleet(fleet, {
-            devices: Number(options.devices),
-            seed,
-            seconds: Number(options.seconds),
-            inferences: Number(options.inferences),
-            versions: [fleet.model.versionId, other.versionId],
-            onProgress,
-          });
-          ok = result.ok;
-          console.log(JSON.stringify(result, null, 2));
-        } catch (error) {
-          console.error(`seed ${seed}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-        } finally {
-          if (!ok) broken++;
-          const keep = !ok && options.keep === true;
-          if (keep) console.error(`kept: ${fleet.dir}`);
-          await fleet.stop({ keep });
-        }
-      }
-      process.exitCode = broken > 0 ? 1 : 0;
-    },
-  );
+  .action(async (options: FleetOptions) => {
+    let broken = 0;
+    for (let seed = Number(options.from); seed < Number(options.from) + Number(options.seeds); seed++) {
+      // A fleet of its own for each seed: the devices of the last one are gone for good.
+      if (!(await runOneFleet(seed, options))) broken++;
+    }
+    process.exitCode = broken > 0 ? 1 : 0;
+  });
 await program.parseAsync();
+
+interface FleetOptions extends Record<'devices' | 'seeds' | 'from' | 'seconds' | 'replicas' | 'redisAway' | 'garbage' | 'stop', string> {
+  commands?: string;
+  kills?: string;
+  database?: string;
+  redis?: string;
+  keep?: boolean;
+}
+
+/** Prints the report; false when a rule was broken. */
+async function runOneFleet(seed: number, options: FleetOptions): Promise<boolean> {
+  const onProgress = (what: string): void => console.error(`… ${what}`);
+  const devices = Number(options.devices);
+  const replicas = Number(options.replicas);
+  const run = await makeRunDir('services');
+  const services: { postgres?: PostgresProcess; redis?: RedisProcess } = {};
+  let fleet: Fleet | undefined;
+  let ok = false;
+  try {
+    if (replicas > 1 && !options.database) services.postgres = await PostgresProcess.start(join(run.dir, 'postgres'));
+    if (replicas > 1 && !options.redis) services.redis = await RedisProcess.start(join(run.dir, 'redis'));
+    fleet = await Fleet.start({
+      databaseUrl: options.database ?? services.postgres?.url,
+      redisUrl: options.redis ?? services.redis?.url,
+      replicas,
+      onProgress,
+    });
+    const other = await nanoPackage('int8', 128);
+    await publish(other.dir, fleet.controlPlane.httpUrl, fleet.controlPlane.apiKeyFile);
+    const result = await runFleet(fleet, {
+      devices,
+      seed,
+      seconds: Number(options.seconds),
+      inferences: options.commands === undefined ? 20 : Math.max(1, Number(options.commands) - devices - fleet.agents.length),
+      kills: options.kills === undefined ? undefined : Number(options.kills),
+      services,
+      redisAwaySeconds: Number(options.redisAway),
+      garbage: Number(options.garbage),
+      stopSeconds: Number(options.stop),
+      versions: [fleet.model.versionId, other.versionId],
+      onProgress,
+    });
+    ok = result.ok && (result.standstill?.falseOffline ?? 0) === 0;
+    console.log(JSON.stringify(result, null, 2));
+  } catch (error) {
+    console.error(`seed ${seed}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  } finally {
+    const keep = !ok && options.keep === true;
+    if (keep) console.error(`kept: ${fleet?.dir ?? run.dir}`);
+    await fleet?.stop({ keep });
+    await services.redis?.kill();
+    await services.postgres?.stop();
+    await run.remove();
+  }
+  return ok;
+}

@@ -26,6 +26,8 @@ cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[1]);
 type LibraryKeys = Parameters<typeof X509CertificateGenerator.createSelfSigned>[0]['keys'];
 type LibraryKey = LibraryKeys['publicKey'];
 
+/** The common name of a replica's certificate. Devices' are UUIDs of ours, so none can have it. */
+export const REPLICA_NAME = 'matfleet-replica';
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 24 * 3_600_000;
 const CA_DAYS = 3_650;
@@ -100,6 +102,13 @@ export class CertificateAuthority {
       keyPem: await privateKeyPem(keys.privateKey),
       expiresAt: certificate.notAfter,
     };
+  }
+
+  /** A fresh key and client certificate by which this replica shows itself to the others. */
+  async issueReplica(now: Date): Promise<ServerIdentity> {
+    const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+    const certificate = await this.sign(`CN=${REPLICA_NAME}`, keys.publicKey, now, SERVER_DAYS, ExtendedKeyUsage.clientAuth, []);
+    return { certificatePem: certificate.toString('pem'), keyPem: await privateKeyPem(keys.privateKey), expiresAt: certificate.notAfter };
   }
 
   /** A client certificate with the device's id as its common name. The request must be checked before. */

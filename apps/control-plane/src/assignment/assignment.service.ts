@@ -7,6 +7,7 @@ import { nextGeneration } from '../domain/epoch.js';
 import { learnCorrection, relaxCorrection } from '../domain/latency-correction.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
+import { NudgeService } from '../replicas/nudges.js';
 import type { DeviceRecord } from '../fleet/device.js';
 import { DeviceLinks, type DesiredDocument } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
@@ -45,13 +46,16 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     private readonly fleet: FleetService,
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
+    private readonly nudges: NudgeService,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
   onModuleInit(): void {
     const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.log.error(error));
     const windows = this.fleet.closedWindows.subscribe((window) => guard(this.learn(window)));
-    const published = this.events.on('model-published').subscribe(() => guard(this.evaluateUnassigned()));
+    // Of all replicas the one that published: the devices may be anybody's.
+    const published = this.events.emitted.subscribe((event) => event.kind === 'model-published' && guard(this.evaluateUnassigned()));
+    this.nudges.on('desired', (deviceId) => this.links.get(deviceId) && guard(this.nudge(deviceId)));
     const timer = setInterval(() => guard(this.sweep()), SWEEP_MS);
     timer.unref();
     this.stops.push(
@@ -136,8 +140,9 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     });
   }
 
-  /** Sends the newest desired document again; does nothing for a device that is not connected. */
-  nudge(deviceId: string): Promise<void> {
+  /** Sends the newest desired document again, or asks the replica that holds the device to. */
+  async nudge(deviceId: string): Promise<void> {
+    if (!this.links.get(deviceId)) return this.nudges.tell({ kind: 'desired', deviceId });
     return this.inTurn(deviceId, async () => {
       const newest = this.links.get(deviceId) && (await this.assignments.newest(deviceId));
       if (newest) this.send(newest);
@@ -145,7 +150,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
   }
 
   private send(document: DesiredDocument & { readonly deviceId: string }): void {
-    this.links.send(document.deviceId, { kind: 'desired', document });
+    if (!this.links.send(document.deviceId, { kind: 'desired', document })) this.nudges.tell({ kind: 'desired', deviceId: document.deviceId });
   }
 
   private decide(device: DeviceRecord, version: ModelVersion, newest: AssignmentRecord | null): AssignmentDecision {

@@ -60,3 +60,22 @@ export function sweepLeases(
     return { expired: [], braked: true, reason: `${expired.length} of ${leases.length} leases ran out in one sweep` };
   return { expired, braked: false, reason: null };
 }
+
+/**
+ * Devices whose replica died come back to another one, or to the next process, within their longest retry window of 64 s; nobody calls them
+ * gone before that and a lease.
+ */
+export const HOLDER_RETURN_MS = 64_000;
+
+/** Presence of a device whose lease this process does not keep, from what the database says of it. */
+export function presenceElsewhere(
+  /** The replica that holds the session, or held it when it ended: how long it has been silent, 0 for one that lives; null once the session has ended. */
+  holderSilentMs: number | null,
+  /** Since the device's last beat that was written down; null before the first. */
+  seenAgoMs: number | null,
+  { leaseMs }: LeaseTerms,
+): Presence {
+  if (holderSilentMs === 0) return 'online';
+  if (holderSilentMs !== null) return holderSilentMs <= HOLDER_RETURN_MS + leaseMs ? 'suspect' : 'offline';
+  return seenAgoMs !== null && seenAgoMs <= leaseMs ? 'suspect' : 'offline';
+}

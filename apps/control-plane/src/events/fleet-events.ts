@@ -1,24 +1,37 @@
 import { Injectable } from '@nestjs/common';
 import { filter, type Observable, Subject } from 'rxjs';
+import { z } from 'zod';
 
-/** News inside this process. Each says what changed, not how: the listener reads the state that is true by then. */
-export type FleetEvent =
-  | { kind: 'device-changed'; deviceId: string }
-  | { kind: 'update-changed'; updateId: string }
-  | { kind: 'inference-changed'; inferenceId: string }
-  | { kind: 'model-published'; modelVersionId: string };
+/** What happened in the fleet. Each says what changed, not how: the listener reads the state that is true by then. */
+export const FleetEvent = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('device-changed'), deviceId: z.string() }),
+  z.object({ kind: z.literal('update-changed'), updateId: z.string() }),
+  z.object({ kind: z.literal('inference-changed'), inferenceId: z.string() }),
+  z.object({ kind: z.literal('model-published'), modelVersionId: z.string() }),
+]);
+export type FleetEvent = z.infer<typeof FleetEvent>;
 
 type EventOf<K extends FleetEvent['kind']> = Extract<FleetEvent, { kind: K }>;
 
 @Injectable()
 export class FleetEvents {
-  private readonly subject = new Subject<FleetEvent>();
+  private readonly all = new Subject<FleetEvent>();
+  private readonly ours = new Subject<FleetEvent>();
+
+  /** What happened in this process, for the other replicas. */
+  readonly emitted: Observable<FleetEvent> = this.ours;
 
   emit(event: FleetEvent): void {
-    this.subject.next(event);
+    this.all.next(event);
+    this.ours.next(event);
+  }
+
+  /** It happened in another replica, or concerns this process alone. */
+  receive(event: FleetEvent): void {
+    this.all.next(event);
   }
 
   on<K extends FleetEvent['kind']>(kind: K): Observable<EventOf<K>> {
-    return this.subject.pipe(filter((event): event is EventOf<K> => event.kind === kind));
+    return this.all.pipe(filter((event): event is EventOf<K> => event.kind === kind));
   }
 }

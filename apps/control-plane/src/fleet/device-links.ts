@@ -54,6 +54,8 @@ export interface DeviceLink {
 /** Devices connected to this process, at most one session each. Features send through it; the gateway puts sessions in. */
 @Injectable()
 export class DeviceLinks {
+  /** The way to a device whose session another replica, at `address`, holds. Set by the gateway. */
+  via: ((deviceId: string, epoch: bigint, address: string) => DeviceLink) | undefined;
   private readonly links = new Map<string, DeviceLink>();
 
   /** Closes the session that it replaces. A session of a lower epoch cannot replace a newer one. */

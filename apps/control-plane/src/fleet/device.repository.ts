@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { Histogram } from '@matfleet/model';
 import { Batcher } from '../database/batcher.js';
+import { fenced, type Fence } from '../database/fence.js';
 import { PrismaService } from '../database/prisma.service.js';
 import { Prisma, type Device } from '../generated/prisma/client.js';
 import type { LabelPatch, Labels } from './device-labels.js';
@@ -12,7 +13,7 @@ import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 type Row = Omit<Device, 'publicKeyHash' | 'createdAt' | 'bootId'>;
 
 const COLUMNS = Prisma.raw(
-  `d.id, d.name, d.labels, d.agent_version AS "agentVersion", d.epoch, d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase,
+  `d.id, d.name, d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase,
    d.phase_error AS "phaseError", d.fetched_bytes AS "fetchedBytes", d.total_bytes AS "totalBytes", d.latency_correction AS "latencyCorrection"`,
 );
 /** The newest desired document of device `d`, as `a`. */
@@ -33,7 +34,7 @@ export class DeviceRepository {
     const byId = new Map(rows.map((row) => [row.id, row.hash]));
     return ids.map((id) => byId.get(id) ?? null);
   });
-  private readonly hellos = new Batcher<Hello & { id: string }, Row | null>(
+  private readonly hellos = new Batcher<Hello & { id: string; replicaId: string }, Row | null>(
     (hellos) => this.writeHellos(hellos),
     ({ id }) => id,
   );
@@ -96,19 +97,19 @@ export class DeviceRepository {
     return (await this.prisma.device.deleteMany({ where: { id } })).count === 1;
   }
 
-  /** Raises the epoch; null for an unknown device. */
-  async hello(id: string, hello: Hello): Promise<DeviceRecord | null> {
-    const row = await this.hellos.add({ ...hello, id });
+  /** Raises the epoch, at this replica; null for an unknown device. */
+  async hello(id: string, hello: Hello, replicaId: string): Promise<DeviceRecord | null> {
+    const row = await this.hellos.add({ ...hello, id, replicaId });
     return row && record(row);
   }
 
-  private async writeHellos(hellos: readonly (Hello & { id: string })[]): Promise<(Row | null)[]> {
+  private async writeHellos(hellos: readonly (Hello & { id: string; replicaId: string })[]): Promise<(Row | null)[]> {
     const rows = await this.prisma.$queryRaw<Row[]>`
       UPDATE devices d
-      SET epoch = d.epoch + 1, boot_id = h."bootId", agent_version = h."agentVersion", capabilities = h.capabilities,
+      SET epoch = d.epoch + 1, replica_id = h."replicaId", boot_id = h."bootId", agent_version = h."agentVersion", capabilities = h.capabilities,
           observed = COALESCE(h.observed, d.observed), last_seen_at = ${time(new Date())}
       FROM jsonb_to_recordset(${JSON.stringify(hellos)}::jsonb)
-        AS h(id text, "bootId" text, "agentVersion" text, capabilities jsonb, observed jsonb)
+        AS h(id text, "replicaId" text, "bootId" text, "agentVersion" text, capabilities jsonb, observed jsonb)
       WHERE d.id = h.id
       RETURNING ${COLUMNS}`;
     const byId = new Map(rows.map((row) => [row.id, row]));
@@ -198,8 +199,8 @@ export class DeviceRepository {
     });
   }
 
-  async dropWindowsBefore(before: Date): Promise<void> {
-    await this.prisma.latencyWindow.deleteMany({ where: { windowStart: { lt: before } } });
+  async dropWindowsBefore(before: Date, fence: Fence): Promise<void> {
+    await fenced(this.prisma, fence, (tx) => tx.latencyWindow.deleteMany({ where: { windowStart: { lt: before } } }));
   }
 
   /** Of these devices, newest first; at most 2000 rows. */
@@ -269,6 +270,7 @@ const record = (row: Row): DeviceRecord => ({
   labels: row.labels as unknown as Labels,
   agentVersion: row.agentVersion,
   epoch: row.epoch,
+  replicaId: row.replicaId,
   lastSeenAt: row.lastSeenAt,
   capabilities: row.capabilities as unknown as Capabilities | null,
   modelVersionId: row.modelVersionId,

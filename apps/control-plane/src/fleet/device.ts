@@ -60,6 +60,8 @@ export interface DeviceRecord {
   readonly labels: Labels;
   readonly agentVersion: string | null;
   readonly epoch: bigint;
+  /** The replica that holds its session, or held it when that replica died; null once the session has ended. */
+  readonly replicaId: string | null;
   readonly lastSeenAt: Date | null;
   readonly capabilities: Capabilities | null;
   /** The version that updates have brought this device to; null follows the fleet. */

@@ -1,10 +1,14 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { Subject } from 'rxjs';
 import { CONFIG, type Config } from '../config.js';
-import { presence, sweepLeases, type Presence } from '../domain/presence.js';
+import { presence, presenceElsewhere, sweepLeases, type Presence } from '../domain/presence.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
+import { Leadership } from '../replicas/leadership.js';
+import { NudgeService } from '../replicas/nudges.js';
+import { ReplicaRepository } from '../replicas/replica.repository.js';
+import { Replicas } from '../replicas/replicas.service.js';
 import type { Condition, DeviceRecord, DeviceView, Hello, Observed, PhaseReport } from './device.js';
 import { parseFilter } from './device-filter.js';
 import { DeviceFilterRepository, type Present } from './device-filter.repository.js';
@@ -41,6 +45,13 @@ export interface LiveState {
   readonly condition: Condition | null;
 }
 
+/** A device whose session another replica, at `address`, holds. */
+interface Elsewhere {
+  readonly address: string;
+  readonly epoch: bigint;
+  readonly runs: string | undefined;
+}
+
 /** A device with a lease, or whose lease ran out in this process's life. One small object each: there are many. */
 interface Live extends LiveState {
   readonly deviceId: string;
@@ -59,6 +70,8 @@ interface Live extends LiveState {
 }
 
 const FLUSH_MS = 60_000;
+const STRAY_MS = 10_000;
+const ELSEWHERE_MS = 500;
 export const DEVICE_PAGE_MAX = 1_000;
 const ROUTED_MAX = 64;
 const KEYS_MAX = 10_000;
@@ -77,12 +90,19 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
   private timers: NodeJS.Timeout[] = [];
   private lastSweepMs = performance.now();
   private braked = false;
+  private stopping = false;
+  private elsewhereAtMs = -Infinity;
+  private elsewhereRead: Promise<ReadonlyMap<string, Elsewhere>> = Promise.resolve(new Map());
 
   constructor(
     private readonly devices: DeviceRepository,
     private readonly filters: DeviceFilterRepository,
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
+    private readonly replicas: Replicas,
+    private readonly holders: ReplicaRepository,
+    private readonly leadership: Leadership,
+    private readonly nudges: NudgeService,
     @Inject(CONFIG) private readonly config: Config,
   ) {
     this.windows = new LatencyWindows(3 * config.heartbeatMs);
@@ -101,14 +121,21 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
         FLUSH_MS,
       ),
       setInterval(
-        guard(() => this.devices.dropWindowsBefore(new Date(Date.now() - LATENCY_KEPT_MS))),
-        3_600_000,
+        guard(() => this.endStray(this.links.all().map((link) => link.deviceId))),
+        STRAY_MS,
       ),
     ];
     for (const timer of this.timers) timer.unref();
+    this.leadership.every(
+      3_600_000,
+      (fence) => this.devices.dropWindowsBefore(new Date(Date.now() - LATENCY_KEPT_MS), fence),
+      (error) => this.log.error(error),
+    );
+    this.nudges.on('session', (deviceId) => guard(() => this.endStray([deviceId]))());
   }
 
   async onModuleDestroy(): Promise<void> {
+    this.stopping = true;
     for (const timer of this.timers) clearInterval(timer);
     await this.flush();
     await this.devices.addWindows(this.windows.closeAll());
@@ -131,8 +158,9 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 
   /** Opens a session: raises the epoch, which ends whatever session the device had before. */
   async hello(deviceId: string, hello: Hello): Promise<DeviceRecord> {
-    const device = await this.devices.hello(deviceId, hello);
+    const device = await this.devices.hello(deviceId, hello, this.replicas.id);
     if (!device) throw new DomainError('permission-denied', `device ${deviceId} is not part of this fleet any more`);
+    this.nudges.tell({ kind: 'session', deviceId });
     const { epoch } = device;
     const engineReady = hello.observed !== null;
     const runs = this.keyOf(device.observed);
@@ -175,7 +203,59 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     const live = this.live.get(deviceId);
     if (live?.epoch !== epoch) return;
     live.connected = false;
+    if (!this.stopping) this.replicas.released(deviceId, epoch, new Date(Date.now() - (performance.now() - live.lastBeatMs)));
     this.changed(deviceId);
+  }
+
+  /** Sessions that the database knows at another replica, or not at all, end here. */
+  private async endStray(deviceIds: readonly string[]): Promise<void> {
+    const epochs = new Map(deviceIds.flatMap((id) => [[id, this.links.get(id)?.epoch] as const]).filter(([, epoch]) => epoch !== undefined));
+    if (epochs.size === 0) return;
+    const held = await this.holders.held(this.replicas.id, [...epochs.keys()]);
+    for (const [deviceId, epoch] of epochs) {
+      const link = this.links.get(deviceId);
+      // One that was opened meanwhile is younger than the answer.
+      if (held.has(deviceId) || link?.epoch !== epoch) continue;
+      link?.close('the device has a session with another replica, or was removed');
+      this.live.delete(deviceId);
+      this.events.receive({ kind: 'device-changed', deviceId });
+    }
+  }
+
+  /** Devices whose sessions live in other replicas, by id. Read at most twice a second. */
+  elsewhere(): Promise<ReadonlyMap<string, Elsewhere>> {
+    const addresses = new Map(this.replicas.peers().map((peer) => [peer.id, peer.address]));
+    if (addresses.size === 0) return Promise.resolve(new Map());
+    const nowMs = performance.now();
+    if (nowMs - this.elsewhereAtMs > ELSEWHERE_MS) {
+      this.elsewhereAtMs = nowMs;
+      this.elsewhereRead = this.holders
+        .heldBy([...addresses.keys()])
+        .then(
+          (held) =>
+            new Map(
+              held.map(({ deviceId, replicaId, epoch, observed }) => [
+                deviceId,
+                { address: addresses.get(replicaId)!, epoch, runs: this.keyOf(observed as Observed | null) },
+              ]),
+            ),
+        );
+      this.elsewhereRead.catch(() => (this.elsewhereAtMs = -Infinity));
+    }
+    return this.elsewhereRead;
+  }
+
+  /** What this process knows of a device that is here, else what the database says. */
+  private presenceIn(device: DeviceRecord): Presence {
+    const { replicaId, lastSeenAt } = device;
+    if (this.live.has(device.id) && (replicaId === this.replicas.id || replicaId === null)) return this.presenceOf(device.id);
+    return presenceElsewhere(this.holderSilentMs(replicaId), lastSeenAt && Date.now() - lastSeenAt.getTime(), this.config);
+  }
+
+  private holderSilentMs(replicaId: string | null): number | null {
+    const holder = replicaId === null ? undefined : this.replicas.other(replicaId);
+    if (!holder) return null;
+    return this.replicas.isAlive(holder.id) ? 0 : Math.max(1, holder.silentMs);
   }
 
   presenceOf(deviceId: string): Presence {
@@ -214,15 +294,23 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     if ((await this.devices.count()) <= ROUTED_MAX) return this.views(await this.devices.list());
     const nowMs = performance.now();
     const online = [...this.live.values()].filter((live) => live.engineReady && presence(live, nowMs, this.config) === 'online');
-    const sample = sampleForRouting(online, ROUTED_MAX, Math.random);
+    const elsewhere = [...(await this.elsewhere())].map(([deviceId, { runs }]) => ({ deviceId, runs, queued: 0 }));
+    const sample = sampleForRouting([...online, ...elsewhere], ROUTED_MAX, Math.random);
     return this.views(await this.devices.list(sample.map(({ deviceId }) => deviceId)));
   }
 
   /** Ids of the devices that a filter means, by name. */
-  idsOf(filter: string): Promise<string[]> {
-    return this.filters.matching(parseFilter(filter).condition, this.present());
+  async idsOf(filter: string): Promise<string[]> {
+    const { condition } = parseFilter(filter);
+    const shown = new Map([...this.live.keys()].map((id) => [id, this.presenceOf(id)]));
+    for (const { deviceId, replicaId } of await this.holders.heldBy(this.replicas.others()))
+      shown.set(deviceId, presenceElsewhere(this.holderSilentMs(replicaId), null, this.config));
+    const present: Record<Presence, string[]> = { online: [], suspect: [], offline: [] };
+    for (const [id, presence] of shown) present[presence].push(id);
+    return this.filters.matching(condition, present);
   }
 
+  /** Of the devices whose sessions live here: the sum over replicas is the fleet. */
   present(): Present {
     const present: Record<'online' | 'suspect', string[]> = { online: [], suspect: [] };
     const nowMs = performance.now();
@@ -260,6 +348,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     if (!(await this.devices.remove(deviceId))) throw new DomainError('not-found', `there is no device ${deviceId}`);
     this.links.get(deviceId)?.close('the device was removed from the fleet');
     this.live.delete(deviceId);
+    this.nudges.tell({ kind: 'session', deviceId });
     this.changed(deviceId);
   }
 
@@ -315,7 +404,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
         name: device.name,
         labels: device.labels,
         agentVersion: device.agentVersion,
-        presence: this.presenceOf(device.id),
+        presence: this.presenceIn(device),
         lastSeenAt: this.lastSeenOf(device),
         capabilities: device.capabilities,
         condition: this.live.get(device.id)?.condition ?? null,

@@ -1,9 +1,9 @@
 import { hostname } from 'node:os';
 import { constants } from 'node:crypto';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { ChannelCredentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { Inject, Injectable, Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
 import { Gauge } from 'prom-client';
-import { ArtifactServiceService, DeviceServiceService } from '@matfleet/protocol';
+import { ArtifactServiceService, DeviceServiceService, ReplicaServiceService } from '@matfleet/protocol';
 import { Authority } from '../access/authority.js';
 import type { ServerIdentity } from '../access/certificate-authority.js';
 import { JoinTokenService } from '../access/join-token.service.js';
@@ -12,15 +12,22 @@ import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, isLoopback, type Config } from '../config.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { Endpoints } from '../endpoints.js';
-import { DeviceLinks } from '../fleet/device-links.js';
+import { DeviceLinks, type DeviceLink } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import { AttemptHub } from '../inference/attempt-hub.js';
+import { Leadership } from '../replicas/leadership.js';
+import { NudgeService } from '../replicas/nudges.js';
+import { Replicas } from '../replicas/replicas.service.js';
 import { Metrics } from '../telemetry.js';
 import { artifactService } from './artifact-service.js';
 import { CONNECTION_LIMITS, guardConnections } from './connection-guard.js';
 import { deviceService } from './device-service.js';
+import { PeerLinks } from './peer-links.js';
+import { peerService } from './peer-service.js';
 
-const DRAIN_MS = 1_000;
+const SHUTDOWN_MS = 1_000;
+/** Answers that devices give to other replicas are waited for so long. */
+const ATTEMPTS_MS = 2_000;
 const RENEW_CHECK_MS = 12 * 3_600_000;
 const RENEW_BEFORE_MS = 30 * 24 * 3_600_000;
 const MESSAGE_BYTES_MAX = 1 << 20;
@@ -72,6 +79,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
   private readonly log = new Logger('gateway');
   private server: Server | undefined;
   private renewal: NodeJS.Timeout | undefined;
+  private peerLinks: PeerLinks | undefined;
 
   constructor(
     @Inject(CONFIG) private readonly config: Config,
@@ -84,6 +92,9 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     private readonly links: DeviceLinks,
     private readonly attempts: AttemptHub,
     private readonly metrics: Metrics,
+    private readonly replicas: Replicas,
+    private readonly leadership: Leadership,
+    private readonly nudges: NudgeService,
   ) {}
 
   async onApplicationBootstrap(): Promise<void> {
@@ -112,6 +123,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
       DeviceServiceService,
       deviceService({ features: { fleet, assignments, links, attempts, config, report }, authority, tokens, insecure, metrics }),
     );
+    server.addService(ReplicaServiceService, peerService(links, attempts, insecure));
     server.addService(ArtifactServiceService, artifactService({ catalog, fleet, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
     const { deviceHost: host, devicePort } = this.config;
@@ -125,23 +137,33 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     this.endpoints.deviceUrl = `${insecure ? 'http' : 'https'}://${address(publicHost, port)}`;
     if (insecure) this.log.warn('the device port has no TLS: anybody on this machine can be any device');
     this.log.log(`devices are served at ${this.endpoints.deviceUrl}`);
+    await this.joinReplicas(address(host === '0.0.0.0' || host === '::' ? hostname() : host, port));
   }
 
   /** Devices are told first, so that they come back to another process, or to the next one, at different moments. */
   async beforeApplicationShutdown(): Promise<void> {
     clearInterval(this.renewal);
+    this.peerLinks?.close();
     const server = this.server;
     if (!server) return;
     const withinMs = reconnectJitterMs(this.links.count);
-    for (const link of this.links.all()) {
-      link.send({ kind: 'drain', withinMs, reason: 'the control plane shuts down' });
-      link.close('the control plane shuts down');
+    const until = performance.now() + ATTEMPTS_MS;
+    const isBusy = (link: DeviceLink): boolean => performance.now() < until && this.attempts.runningOn(link.deviceId) > 0;
+    for (let rest = this.links.all(); rest.length > 0;) {
+      const busy = new Set(rest.filter(isBusy));
+      for (const link of rest)
+        if (!busy.has(link)) {
+          link.send({ kind: 'drain', withinMs, reason: 'the control plane shuts down' });
+          link.close('the control plane shuts down');
+        }
+      rest = [...busy];
+      if (rest.length > 0) await new Promise((resolve) => setTimeout(resolve, 50));
     }
     await new Promise<void>((resolve) => {
       const late = setTimeout(() => {
         server.forceShutdown();
         resolve();
-      }, DRAIN_MS);
+      }, SHUTDOWN_MS);
       server.tryShutdown(() => {
         clearTimeout(late);
         resolve();
@@ -149,9 +171,33 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     });
   }
 
+  /** From here on the other replicas know this one, and one of them all leads. */
+  private async joinReplicas(ownAddress: string): Promise<void> {
+    const { replicaAddress, insecureDevicePort } = this.config;
+    const identity = insecureDevicePort ? undefined : await this.authority.ca.issueReplica(new Date());
+    this.peerLinks = new PeerLinks(
+      this.attempts,
+      () =>
+        identity
+          ? ChannelCredentials.createSsl(
+              Buffer.from(this.authority.ca.certificatePem),
+              Buffer.from(identity.keyPem),
+              Buffer.from(identity.certificatePem),
+            )
+          : ChannelCredentials.createInsecure(),
+      (known) => this.replicas.peers().some((peer) => peer.address === known),
+    );
+    this.links.via = this.peerLinks.link;
+    await this.replicas.join(replicaAddress ?? ownAddress);
+    this.nudges.start();
+    await this.leadership.start();
+  }
+
   private async secure(): Promise<ServerCredentials> {
-    const { deviceHost, devicePublicHost } = this.config;
-    const hosts = ['localhost', '127.0.0.1', '::1', hostname(), deviceHost, ...(devicePublicHost ? [devicePublicHost] : [])];
+    const { deviceHost, devicePublicHost, replicaAddress } = this.config;
+    const replicaHost = replicaAddress?.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+    const more = [devicePublicHost, replicaHost].filter((host) => host !== undefined);
+    const hosts = ['localhost', '127.0.0.1', '::1', hostname(), deviceHost, ...more];
     let identity = await this.authority.ca.issueServer(hosts, new Date());
     const credentials = new FleetCredentials(this.authority.ca.certificatePem, identity);
     this.renewal = setInterval(() => {

@@ -1,22 +1,26 @@
 // The only place where protobuf messages meet the control plane's own types.
 import { emptyHistogram, Histogram } from '@matfleet/model';
 import {
+  Finished,
   FinishReason,
   Phase as WirePhase,
   PowerSource,
   Role,
+  Started,
   type Capabilities as WireCapabilities,
   type Condition as WireCondition,
+  type GenerateResponse,
   type Heartbeat,
   type Histogram as WireHistogram,
   type InferenceEvent,
   type Observed as WireObserved,
   type Report,
   type SessionResponse,
+  type StartInference,
 } from '@matfleet/protocol';
 import { DomainError } from '../errors.js';
 import type { Capabilities, Condition, Observed, Phase, PhaseReport } from '../fleet/device.js';
-import type { ChatMessage, Outbound } from '../fleet/device-links.js';
+import type { ChatMessage, InferenceStart, Outbound } from '../fleet/device-links.js';
 import type { Beat } from '../fleet/fleet.service.js';
 import type { AttemptEvent } from '../inference/attempt-hub.js';
 
@@ -134,6 +138,37 @@ export function attemptEventOf(wire: InferenceEvent): AttemptEvent | null {
   }
 }
 
+const WIRE_FINISHES = {
+  stop: FinishReason.FINISH_REASON_STOP,
+  'max-tokens': FinishReason.FINISH_REASON_MAX_TOKENS,
+  'context-full': FinishReason.FINISH_REASON_CONTEXT_FULL,
+  cancelled: FinishReason.FINISH_REASON_CANCELLED,
+} as const;
+
+/** The way back of `attemptEventOf`, for a replica that hears it for another one. */
+export function inferenceEventOf(attemptId: string, sequence: bigint, event: Exclude<AttemptEvent, { kind: 'lost' }>): InferenceEvent {
+  const response = (value: GenerateResponse['event']): InferenceEvent => ({
+    attemptId,
+    sequence,
+    event: { $case: 'response', value: { event: value } },
+  });
+  switch (event.kind) {
+    case 'started':
+      return response({ $case: 'started', value: Started.fromPartial({ modelVersionId: event.modelVersionId, sliceId: event.sliceId }) });
+    case 'delta':
+      return response({ $case: 'delta', value: { text: event.text, tokenIds: [] } });
+    case 'finished': {
+      const { outputTokens, ttftMs, tokensPerSecond } = event;
+      return response({
+        $case: 'finished',
+        value: Finished.fromPartial({ reason: WIRE_FINISHES[event.reason], outputTokens, ttftMs, tokensPerSecond }),
+      });
+    }
+    case 'failed':
+      return { attemptId, sequence, event: { $case: 'failure', value: { code: event.code, message: event.message } } };
+  }
+}
+
 const ROLES: Record<ChatMessage['role'], Role> = { system: Role.ROLE_SYSTEM, user: Role.ROLE_USER, model: Role.ROLE_MODEL };
 
 export function toWire(message: Outbound): SessionResponse {
@@ -174,6 +209,23 @@ export function toWire(message: Outbound): SessionResponse {
     case 'drain':
       return { message: { $case: 'drain', value: { withinMs: message.withinMs, reason: message.reason } } };
   }
+}
+
+/** The way back of `toWire`, for a replica that starts it for another one. */
+export function inferenceStartOf(wire: StartInference | undefined): InferenceStart {
+  if (!wire?.request) throw new DomainError('invalid-argument', 'the attempt carries no request');
+  const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, request } = wire;
+  const { temperature, topK, topP, seed } = request.sampling ?? {};
+  return {
+    ...{ attemptId, inferenceId, remainingMs, modelVersionId, sliceId },
+    messages: request.messages.map(({ role, parts }) => ({
+      role: (Object.keys(ROLES) as ChatMessage['role'][]).find((name) => ROLES[name] === role) ?? 'user',
+      text: parts.map(({ content }) => (content?.$case === 'text' ? content.value : '')).join(''),
+    })),
+    sampling: request.sampling ? { temperature, topK, topP, seed: seed === undefined ? undefined : Number(seed) } : null,
+    maxTokens: request.maxTokens,
+    task: request.task === '' ? null : request.task,
+  };
 }
 
 function histogramOf(wire: WireHistogram | undefined): Histogram {

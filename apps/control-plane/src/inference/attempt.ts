@@ -1,5 +1,5 @@
 import type { SilenceTerms } from '../domain/routing.js';
-import type { DeviceLinks, InferenceStart } from '../fleet/device-links.js';
+import type { DeviceLink, InferenceStart } from '../fleet/device-links.js';
 import type { AttemptEvent, AttemptHub } from './attempt-hub.js';
 
 export type AttemptOutcome =
@@ -8,6 +8,8 @@ export type AttemptOutcome =
   | { readonly kind: 'failed'; readonly error: string; readonly retryable: boolean };
 
 export interface AttemptRun {
+  /** The way to the session that the router counted on; undefined when there is none any more. */
+  readonly link: DeviceLink | undefined;
   readonly device: { readonly deviceId: string; readonly name: string; readonly epoch: bigint };
   readonly start: InferenceStart;
   readonly silence: SilenceTerms;
@@ -24,7 +26,7 @@ const RETRYABLE = new Set([8, 9, 14]);
 const ANSWER_MAX = 1_000_000;
 
 /** Runs one attempt on one device, to its answer, its failure, or a silence that lasts too long. Never throws; cancels what it gives up. */
-export function runAttempt(run: AttemptRun, hub: AttemptHub, links: DeviceLinks): Promise<AttemptOutcome> {
+export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOutcome> {
   return new Promise((resolve) => {
     const { device, start, silence } = run;
     let text = '';
@@ -34,7 +36,7 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub, links: DeviceLinks)
       clearTimeout(late);
       run.signal.removeEventListener('abort', aborted);
       stopListening();
-      if (cancel) links.send(device.deviceId, { kind: 'cancel-inference', attemptId: start.attemptId });
+      if (cancel) run.link?.send({ kind: 'cancel-inference', attemptId: start.attemptId });
       resolve(outcome);
     };
     const giveUp = (error: string, retryable = false): void => end({ kind: 'failed', error, retryable }, true);
@@ -77,7 +79,7 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub, links: DeviceLinks)
     );
     run.signal.addEventListener('abort', aborted, { once: true });
     if (run.signal.aborted) aborted();
-    else if (links.get(device.deviceId)?.epoch !== device.epoch || !links.send(device.deviceId, { kind: 'start-inference', start }))
+    else if (run.link?.epoch !== device.epoch || !run.link.send({ kind: 'start-inference', start }))
       end({ kind: 'failed', error: `${device.name} was not connected any more`, retryable: false }, false);
   });
 }

@@ -4,6 +4,7 @@ import type { Prisma } from '../generated/prisma/client.js';
 import type { Attempt, AttemptState, Inference, InferenceRequest, InferenceState } from './inference.js';
 
 const LIST_MAX = 100;
+const FORGOTTEN_MAX = 200;
 const INCLUDE = {
   attempts: { orderBy: { ordinal: 'asc' }, include: { device: { select: { name: true } } } },
 } as const satisfies Prisma.InferenceInclude;
@@ -40,11 +41,27 @@ export class InferenceRepository {
     return (await this.prisma.inference.findMany({ orderBy: { createdAt: 'desc' }, take: LIST_MAX, include: INCLUDE })).map(inference);
   }
 
-  /** Those whose job may have been lost. */
-  async unfinished(): Promise<string[]> {
-    return (await this.prisma.inference.findMany({ where: { state: { in: ['queued', 'running'] } }, select: { id: true }, take: 1_000 })).map(
-      (row) => row.id,
-    );
+  /** Those whose job may have been lost: nobody took them for a while, or the replica that did is gone. Oldest first, at most 200. */
+  async forgotten(replicaIds: readonly string[], queuedBefore: Date): Promise<string[]> {
+    const rows = await this.prisma.inference.findMany({
+      where: {
+        state: { in: ['queued', 'running'] },
+        OR: [{ runner: null, createdAt: { lt: queuedBefore } }, { runner: { notIn: [...replicaIds], not: null } }],
+      },
+      select: { id: true },
+      orderBy: { createdAt: 'asc' },
+      take: FORGOTTEN_MAX,
+    });
+    return rows.map((row) => row.id);
+  }
+
+  /** Makes this replica the one that answers it; false when another living one does, or it has ended. */
+  async claim(id: string, replicaId: string, otherReplicaIds: readonly string[]): Promise<boolean> {
+    const { count } = await this.prisma.inference.updateMany({
+      where: { id, state: { in: ['queued', 'running'] }, OR: [{ runner: null }, { runner: { notIn: [...otherReplicaIds] } }] },
+      data: { runner: replicaId },
+    });
+    return count === 1;
   }
 
   async setRunning(id: string): Promise<void> {

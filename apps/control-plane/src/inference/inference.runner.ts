@@ -9,8 +9,9 @@ import { route, silenceDeadlines, type RoutableDevice, type Tried } from '../dom
 import { formatQuality } from '../domain/units.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import type { DeviceView, Observed } from '../fleet/device.js';
-import { DeviceLinks } from '../fleet/device-links.js';
+import { DeviceLinks, type DeviceLink } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
+import { Replicas } from '../replicas/replicas.service.js';
 import { Metrics } from '../telemetry.js';
 import { runAttempt, type AttemptOutcome } from './attempt.js';
 import { AttemptHub } from './attempt-hub.js';
@@ -44,6 +45,7 @@ export class InferenceRunner {
     private readonly attempts: AttemptHub,
     private readonly events: FleetEvents,
     private readonly metrics: Metrics,
+    private readonly replicas: Replicas,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -59,6 +61,9 @@ export class InferenceRunner {
   private async answer(id: string, signal: AbortSignal): Promise<void> {
     const [inference, request] = await Promise.all([this.inferences.find(id), this.inferences.request(id)]);
     if (!inference || !request || inference.finishedAt) return;
+    const others = this.replicas.peers().map((peer) => peer.id);
+    // Its job can be with two replicas at the same time, when the queue lost one for a while.
+    if (!(await this.inferences.claim(id, this.replicas.id, others))) return;
     await this.inferences.loseRunning(id, 'the control plane that watched this attempt ended', new Date());
     await this.inferences.setRunning(id);
     this.service.changed(id);
@@ -110,7 +115,7 @@ export class InferenceRunner {
     device: RoutableDevice,
     reason: string,
     ordinal: number,
-    devices: readonly RoutableDevice[],
+    devices: readonly Reachable[],
     remainingMs: number,
     signal: AbortSignal,
   ): Promise<AttemptOutcome> {
@@ -141,6 +146,7 @@ export class InferenceRunner {
     const outcome = await runAttempt(
       {
         device,
+        link: devices.find((one) => one.deviceId === device.deviceId)?.link,
         start: {
           attemptId,
           inferenceId: inference.id,
@@ -160,7 +166,6 @@ export class InferenceRunner {
         onText: (text) => this.service.wrote(inference.id, ordinal, text),
       },
       this.attempts,
-      this.links,
     );
     const now = new Date();
     this.metrics.attempts.inc({ outcome: outcome.kind, fallback: String(ordinal > 1) });
@@ -187,23 +192,28 @@ export class InferenceRunner {
     this.service.changed(id);
   }
 
-  private async routable(task: string | null): Promise<RoutableDevice[]> {
-    const devices: RoutableDevice[] = [];
+  private async routable(task: string | null): Promise<Reachable[]> {
+    const devices: Reachable[] = [];
+    const elsewhere = await this.fleet.elsewhere();
     for (const device of await this.fleet.routable()) {
-      const live = this.fleet.liveState(device.id);
+      const here = this.links.get(device.id);
+      const far = here ? undefined : elsewhere.get(device.id);
+      const live = far ? undefined : this.fleet.liveState(device.id);
       const running = device.observed && (await this.whatRuns(device.observed));
       const breaker = this.breakers.get(device.id) ?? afterSuccess();
       const interTokenMs = device.latency?.interTokenMs.p50 || (running ? predictedMs(running, device) : 0);
       devices.push({
         deviceId: device.id,
         name: device.name,
-        presence: this.links.get(device.id) ? device.presence : device.presence === 'online' ? 'suspect' : device.presence,
-        epoch: live?.epoch ?? 0n,
+        link: here ?? (far && this.links.via?.(device.id, far.epoch, far.address)),
+        presence: here || far ? device.presence : device.presence === 'online' ? 'suspect' : device.presence,
+        epoch: far?.epoch ?? live?.epoch ?? 0n,
         active:
           running && device.observed
             ? { ...device.observed, sliceName: running.slice.name, quality: qualityOf(running.slice, task ?? undefined)?.value ?? null }
             : null,
-        engineReady: live?.engineReady ?? false,
+        // Another replica does not tell; a device that is not ready refuses, and the next one is asked.
+        engineReady: far ? device.observed !== null : (live?.engineReady ?? false),
         queued: Math.max(live?.queued ?? 0, this.attempts.runningOn(device.id)),
         ttftMs: device.latency?.ttftMs.p50 || FIRST_TOKEN_TOKENS * interTokenMs,
         interTokenMs,
@@ -234,6 +244,10 @@ export class InferenceRunner {
       signal.addEventListener('abort', done, { once: true });
     });
   }
+}
+
+interface Reachable extends RoutableDevice {
+  readonly link: DeviceLink | undefined;
 }
 
 interface Running {

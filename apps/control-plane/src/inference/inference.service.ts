@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { Injectable } from '@nestjs/common';
-import { Observable, Subject } from 'rxjs';
+import { Injectable, Logger } from '@nestjs/common';
+import { interval, Observable, Subject, takeUntil } from 'rxjs';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { QueueService } from '../queue/queue.service.js';
@@ -13,6 +13,8 @@ export type InferenceNews =
   | { readonly event: 'delta'; readonly attempt: number; readonly text: string }
   | { readonly event: 'done'; readonly inference: InferenceView };
 
+const LOOK_MS = 2_000;
+
 interface Live {
   readonly attempt: number;
   readonly text: string;
@@ -21,6 +23,9 @@ interface Live {
 /** Takes inferences, and shows them while they run. */
 @Injectable()
 export class InferenceService {
+  private readonly log = new Logger('inference');
+  /** Ends every follower: this process stops. */
+  private readonly closing = new Subject<void>();
   /** Text of running attempts; an entry lives as long as its attempt. */
   private readonly live = new Map<string, Live>();
   private readonly streamed = new Subject<{ inferenceId: string; attempt: number; text: string }>();
@@ -41,7 +46,10 @@ export class InferenceService {
       qualityFloor: body.qualityFloor ?? null,
       deadlineAt: new Date(Date.now() + body.deadlineMs),
     });
-    await this.queue.enqueue('run-inference', { inferenceId: id });
+    // It is accepted once it stands in the database: what the queue did not take, the leader enqueues again.
+    await this.queue
+      .enqueue('run-inference', { inferenceId: id })
+      .catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)));
     this.changed(id);
     return this.get(id);
   }
@@ -77,13 +85,21 @@ export class InferenceService {
       };
       const next = (): void => void (reading = reading.then(read).catch((error: unknown) => follower.error(error)));
       const changes = this.events.on('inference-changed').subscribe((event) => event.inferenceId === id && !this.isDelta(id) && next());
+      // News of another replica may be lost on its way.
+      const looks = interval(LOOK_MS).subscribe(next);
       const deltas = this.streamed.subscribe((delta) => delta.inferenceId === id && tell(delta));
       next();
       return () => {
         changes.unsubscribe();
         deltas.unsubscribe();
+        looks.unsubscribe();
       };
-    });
+    }).pipe(takeUntil(this.closing));
+  }
+
+  /** Followers are sent away, to another replica, before the requests that still run are waited for. */
+  stopFollowers(): void {
+    this.closing.next();
   }
 
   /** Called while an attempt writes. */
@@ -91,7 +107,7 @@ export class InferenceService {
     this.live.set(inferenceId, { attempt, text });
     this.streamed.next({ inferenceId, attempt, text });
     this.telling = inferenceId;
-    this.events.emit({ kind: 'inference-changed', inferenceId });
+    this.events.receive({ kind: 'inference-changed', inferenceId });
     this.telling = undefined;
   }
 

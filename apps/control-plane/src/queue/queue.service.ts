@@ -8,7 +8,11 @@ import { JobCannotSucceed, JOB_NAMES, JOBS, type JobHandler, type JobName, type 
 
 export const BACKEND = Symbol('BACKEND');
 
-const ENQUEUE_TIMEOUT_MS = 5_000;
+const ENQUEUE_TIMEOUT_MS = 2_000;
+/** A queue that did not answer is not asked for so long. */
+const AWAY_MS = 1_000;
+/** Jobs of one name that run here while the queue is away. */
+const HERE_MAX = 256;
 const DRAIN_MS = 4_000;
 
 /** Puts jobs on their queues and runs them. Features register one handler a job while the application starts. */
@@ -19,6 +23,8 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
   private readonly queues = new Map<JobName, Queue>();
   private readonly workers: Worker[] = [];
   private readonly stopping = new AbortController();
+  private readonly here = new Map<string, Promise<void>>();
+  private awayUntilMs = 0;
 
   constructor(
     @Inject(BACKEND) private readonly backend: Backend,
@@ -38,8 +44,13 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
   async onApplicationBootstrap(): Promise<void> {
     const missing = JOB_NAMES.filter((name) => !this.handlers.has(name));
     if (missing.length > 0) throw new Error(`no handler for the job${missing.length > 1 ? 's' : ''} ${missing.join(', ')}`);
-    // Waits: with PostgreSQL the first connection makes the schema.
-    for (const name of JOB_NAMES) await this.queue(name).waitUntilReady();
+    // Waits: with PostgreSQL the first connection makes the schema. A Redis that is away holds up nothing.
+    const ready = Promise.all(JOB_NAMES.map((name) => this.queue(name).waitUntilReady()));
+    if (this.backend.kind === 'postgres') await ready;
+    else
+      await withDeadline(ready, ENQUEUE_TIMEOUT_MS, 'Redis does not answer: jobs run here until it does').catch((error: unknown) =>
+        this.log.warn(error),
+      );
     for (const name of JOB_NAMES) {
       const worker = this.guarded(this.backend.worker(name, (job) => this.run(name, job)) as unknown as Worker, name);
       this.workers.push(worker);
@@ -52,12 +63,39 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
   async enqueue<N extends JobName>(name: N, payload: JobPayload<N>, { delayMs = 0 } = {}): Promise<void> {
     const rule = JOBS[name];
     const id = (rule.id as (payload: JobPayload<N>) => string)(payload);
-    const added = this.queue(name).add(name, payload, { ...jobOptions(name, id), ...(delayMs > 0 && { delay: delayMs }) });
-    await withDeadline(added, ENQUEUE_TIMEOUT_MS, `the queue (${this.backend.kind}) did not take job ${name} ${id} within ${ENQUEUE_TIMEOUT_MS} ms`);
+    try {
+      if (performance.now() < this.awayUntilMs) throw new DomainError('unavailable', `the queue (${this.backend.kind}) was away a moment ago`);
+      const added = this.queue(name).add(name, payload, { ...jobOptions(name, id), ...(delayMs > 0 && { delay: delayMs }) });
+      await withDeadline(
+        added,
+        ENQUEUE_TIMEOUT_MS,
+        `the queue (${this.backend.kind}) did not take job ${name} ${id} within ${ENQUEUE_TIMEOUT_MS} ms`,
+      );
+    } catch (error) {
+      // PostgreSQL holds what jobs are about: with that one away nothing could run here either.
+      if (this.backend.kind !== 'redis' || delayMs > 0) throw error;
+      if (performance.now() >= this.awayUntilMs) this.awayUntilMs = performance.now() + AWAY_MS;
+      this.runHere(name, id, payload, error);
+    }
+  }
+
+  /** Without Redis a job runs in this process, once; what does not end well is enqueued again by whoever sweeps. */
+  private runHere<N extends JobName>(name: N, id: string, payload: JobPayload<N>, cause: unknown): void {
+    const key = `${name}/${id}`;
+    if (this.here.has(key)) return;
+    const running = [...this.here.keys()].filter((other) => other.startsWith(`${name}/`)).length;
+    if (running >= HERE_MAX)
+      throw new DomainError('unavailable', `the queue is away, and ${running} jobs ${name} run without it already: come back later`, { cause });
+    const run = this.attempt(name, id, payload, 1).then(
+      () => {},
+      () => {},
+    );
+    this.here.set(key, run);
+    void run.finally(() => this.here.delete(key));
   }
 
   async onModuleDestroy(): Promise<void> {
-    const closing = Promise.all(this.workers.map((worker) => worker.close()));
+    const closing = Promise.all([...this.workers.map((worker) => worker.close()), ...this.here.values()]);
     const late = setTimeout(() => this.stopping.abort(new Error('the control plane shuts down')), DRAIN_MS / 2);
     await Promise.race([closing, new Promise((resolve) => setTimeout(resolve, DRAIN_MS).unref())]);
     clearTimeout(late);
@@ -68,19 +106,22 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   private async run(name: JobName, job: Job): Promise<void> {
-    const rule = JOBS[name];
-    const payload = rule.payload.safeParse(job.data);
+    const payload = JOBS[name].payload.safeParse(job.data);
     if (!payload.success) throw new UnrecoverableError(`job ${name} ${job.id} holds what this version does not understand: ${payload.error.message}`);
+    await this.attempt(name, job.id, payload.data as JobPayload<typeof name>, job.attemptsMade + 1);
+  }
+
+  private async attempt<N extends JobName>(name: N, id: string | undefined, payload: JobPayload<N>, attempt: number): Promise<void> {
+    const rule = JOBS[name];
     const limit = AbortSignal.timeout(rule.timeoutMs);
     const signal = AbortSignal.any([limit, this.stopping.signal]);
-    const attempt = job.attemptsMade + 1;
     const endTimer = this.metrics.jobSeconds.startTimer({ job: name });
     try {
-      await untilAborted(this.handlers.get(name)!(payload.data as never, { signal, attempt, lastAttempt: attempt >= rule.attempts }), signal);
+      await untilAborted(this.handlers.get(name)!(payload as never, { signal, attempt, lastAttempt: attempt >= rule.attempts }), signal);
       this.metrics.jobs.inc({ job: name, outcome: 'done' });
     } catch (error) {
       this.metrics.jobs.inc({ job: name, outcome: 'failed' });
-      this.log.warn({ job: name, jobId: job.id, attempt, reason: error instanceof Error ? error.message : String(error), msg: 'job attempt failed' });
+      this.log.warn({ job: name, jobId: id, attempt, reason: error instanceof Error ? error.message : String(error), msg: 'job attempt failed' });
       if (error instanceof JobCannotSucceed) throw new UnrecoverableError(error.message);
       throw error;
     } finally {

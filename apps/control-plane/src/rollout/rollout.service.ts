@@ -5,10 +5,12 @@ import { AssignmentService } from '../assignment/assignment.service.js';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
 import { targetStep, updateState } from '../domain/update.js';
+import type { Fence } from '../database/fence.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import { QueueService } from '../queue/queue.service.js';
+import { Leadership } from '../replicas/leadership.js';
 import { Metrics } from '../telemetry.js';
 import type { UpdateView } from './update.js';
 import { type OpenTarget, UpdateRepository } from './update.repository.js';
@@ -31,7 +33,6 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   /** One job an update, however many of its targets ask for it at once. */
   private readonly enqueuing = new Map<string, Promise<void>>();
   private subscription: Subscription | undefined;
-  private timer: NodeJS.Timeout | undefined;
   private stopped = false;
 
   constructor(
@@ -42,6 +43,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     private readonly queue: QueueService,
     private readonly events: FleetEvents,
     private readonly metrics: Metrics,
+    private readonly leadership: Leadership,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -51,15 +53,16 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     this.subscription = this.events.on('device-changed').subscribe(({ deviceId }) => {
       if (this.awaited.has(deviceId)) guard(this.advanceDevice(deviceId));
     });
-    this.timer = setInterval(() => guard(this.sweep()), SWEEP_MS);
-    this.timer.unref();
-    guard(this.sweep());
+    this.leadership.every(
+      SWEEP_MS,
+      (fence) => this.sweep(fence),
+      (error) => this.log.error(error),
+    );
   }
 
   onModuleDestroy(): void {
     this.stopped = true;
     this.subscription?.unsubscribe();
-    clearInterval(this.timer);
   }
 
   /** Starts an update of these devices, of those that a filter means now, or of the whole fleet: then its version is also what new devices get. */
@@ -129,7 +132,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       if (!(error instanceof DomainError)) throw error;
       // A device that has not spoken yet stays pending; the sweep asks again.
       if (error.code === 'unavailable') return this.log.debug(`update ${updateId} waits: ${error.message}`);
-      await this.end(target, 'failed', error.message);
+      await this.end(target, 'failed', { error: error.message });
     }
     await this.advanceDevice(deviceId);
   }
@@ -140,7 +143,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     for (const target of targets) await this.advance(target);
   }
 
-  private async advance(target: OpenTarget): Promise<void> {
+  private async advance(target: OpenTarget, fence?: Fence): Promise<void> {
     const step = targetStep(target.sight, target.modelVersionId, Date.now(), target.deadlineMs);
     switch (step.kind) {
       case 'wait':
@@ -148,23 +151,27 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       case 'push':
         return this.enqueue(target.updateId);
       case 'succeed':
-        return this.end(target, 'succeeded');
+        return this.end(target, 'succeeded', { fence });
       case 'fail':
-        return this.end(target, 'failed', step.error);
+        return this.end(target, 'failed', { error: step.error, fence });
     }
   }
 
-  private async end(target: OpenTarget, state: 'succeeded' | 'failed', error?: string): Promise<void> {
-    if (!(await this.updates.move(target.updateId, target.deviceId, { state, ...(error !== undefined && { error }) }))) return;
+  private async end(
+    target: OpenTarget,
+    state: 'succeeded' | 'failed',
+    { error, fence }: { error?: string; fence?: Fence | undefined } = {},
+  ): Promise<void> {
+    if (!(await this.updates.move(target.updateId, target.deviceId, { state, ...(error !== undefined && { error }) }, fence))) return;
     this.metrics.updateTargets.inc({ outcome: state });
     this.log.log({ updateId: target.updateId, deviceId: target.deviceId, state, error, msg: 'update target ended' });
-    await this.endIfDone(target.updateId);
+    await this.endIfDone(target.updateId, fence);
     this.events.emit({ kind: 'update-changed', updateId: target.updateId });
   }
 
-  private async endIfDone(updateId: string): Promise<void> {
+  private async endIfDone(updateId: string, fence?: Fence): Promise<void> {
     const state = updateState(await this.updates.targetStates(updateId));
-    if (state === 'running' || !(await this.updates.end(updateId, state, new Date()))) return;
+    if (state === 'running' || !(await this.updates.end(updateId, state, new Date(), fence))) return;
     this.log.log({ updateId, state, msg: 'update ended' });
     this.events.emit({ kind: 'update-changed', updateId });
   }
@@ -182,7 +189,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   /** Finds what a killed process, a lost job or a passed deadline left behind. */
-  private async sweep(): Promise<void> {
+  private async sweep(fence: Fence): Promise<void> {
     const awaited = new Set<string>();
     let after = { updateId: '', deviceId: '' };
     for (;;) {
@@ -190,10 +197,10 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       if (targets.length === 0) break;
       after = targets.at(-1)!;
       for (const target of targets) awaited.add(target.deviceId);
-      await Promise.all(targets.map((target) => this.advance(target)));
+      await Promise.all(targets.map((target) => this.advance(target, fence)));
     }
     // Added, never replaced: an update that began meanwhile waits for its devices too.
     for (const deviceId of awaited) this.awaited.add(deviceId);
-    for (const updateId of await this.updates.endedButRunning()) await this.endIfDone(updateId);
+    for (const updateId of await this.updates.endedButRunning()) await this.endIfDone(updateId, fence);
   }
 }

@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { Batcher } from '../database/batcher.js';
+import { fenced, type Fence } from '../database/fence.js';
 import { PrismaService } from '../database/prisma.service.js';
 import type { TargetSight, TargetState, UpdateState } from '../domain/update.js';
 import { Prisma } from '../generated/prisma/client.js';
@@ -133,12 +134,14 @@ export class UpdateRepository {
   }
 
   /** Moves a target that has not ended; false when it had. */
-  move(updateId: string, deviceId: string, to: Omit<Move, 'updateId' | 'deviceId'>): Promise<boolean> {
-    return this.moves.add({ updateId, deviceId, ...to });
+  async move(updateId: string, deviceId: string, to: Omit<Move, 'updateId' | 'deviceId'>, fence?: Fence): Promise<boolean> {
+    const move = { updateId, deviceId, ...to };
+    if (fence) return (await fenced(this.prisma, fence, (tx) => this.writeMoves([move], tx)))[0]!;
+    return this.moves.add(move);
   }
 
-  private async writeMoves(moves: readonly Move[]): Promise<boolean[]> {
-    const rows = await this.prisma.$queryRaw<{ updateId: string; deviceId: string }[]>`
+  private async writeMoves(moves: readonly Move[], tx: Prisma.TransactionClient = this.prisma): Promise<boolean[]> {
+    const rows = await tx.$queryRaw<{ updateId: string; deviceId: string }[]>`
       UPDATE update_targets t
       SET state = m.state, generation = COALESCE(m.generation, t.generation), error = COALESCE(m.error, t.error),
           changed_at = ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
@@ -155,8 +158,9 @@ export class UpdateRepository {
   }
 
   /** True when this call ended it. */
-  async end(updateId: string, state: Exclude<UpdateState, 'running'>, now: Date): Promise<boolean> {
-    const { count } = await this.prisma.update.updateMany({ where: { id: updateId, state: 'running' }, data: { state, finishedAt: now } });
+  async end(updateId: string, state: Exclude<UpdateState, 'running'>, now: Date, fence?: Fence): Promise<boolean> {
+    const data = { state, finishedAt: now };
+    const { count } = await fenced(this.prisma, fence, (tx) => tx.update.updateMany({ where: { id: updateId, state: 'running' }, data }));
     return count === 1;
   }
 }

@@ -62,6 +62,16 @@ export type JoinToken = Prisma.JoinTokenModel
  */
 export type Device = Prisma.DeviceModel
 /**
+ * Model Replica
+ * A process of the control plane on this database. Its row is renewed while it lives.
+ */
+export type Replica = Prisma.ReplicaModel
+/**
+ * Model LeaderLease
+ * Who may do what only one replica may do. Each new holder raises the token; a write that carries a lower one is refused.
+ */
+export type LeaderLease = Prisma.LeaderLeaseModel
+/**
  * Model ModelVersion
  * 
  */

@@ -401,6 +401,8 @@ export const ModelName = {
   ConsoleSession: 'ConsoleSession',
   JoinToken: 'JoinToken',
   Device: 'Device',
+  Replica: 'Replica',
+  LeaderLease: 'LeaderLease',
   ModelVersion: 'ModelVersion',
   Chunk: 'Chunk',
   Assignment: 'Assignment',
@@ -424,7 +426,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "apiKey" | "consoleSession" | "joinToken" | "device" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
+    modelProps: "apiKey" | "consoleSession" | "joinToken" | "device" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -721,6 +723,154 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         count: {
           args: Prisma.DeviceCountArgs<ExtArgs>
           result: runtime.Types.Utils.Optional<Prisma.DeviceCountAggregateOutputType> | number
+        }
+      }
+    }
+    Replica: {
+      payload: Prisma.$ReplicaPayload<ExtArgs>
+      fields: Prisma.ReplicaFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.ReplicaFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.ReplicaFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>
+        }
+        findFirst: {
+          args: Prisma.ReplicaFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.ReplicaFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>
+        }
+        findMany: {
+          args: Prisma.ReplicaFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>[]
+        }
+        create: {
+          args: Prisma.ReplicaCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>
+        }
+        createMany: {
+          args: Prisma.ReplicaCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.ReplicaCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>[]
+        }
+        delete: {
+          args: Prisma.ReplicaDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>
+        }
+        update: {
+          args: Prisma.ReplicaUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>
+        }
+        deleteMany: {
+          args: Prisma.ReplicaDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.ReplicaUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.ReplicaUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>[]
+        }
+        upsert: {
+          args: Prisma.ReplicaUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ReplicaPayload>
+        }
+        aggregate: {
+          args: Prisma.ReplicaAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateReplica>
+        }
+        groupBy: {
+          args: Prisma.ReplicaGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ReplicaGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.ReplicaCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ReplicaCountAggregateOutputType> | number
+        }
+      }
+    }
+    LeaderLease: {
+      payload: Prisma.$LeaderLeasePayload<ExtArgs>
+      fields: Prisma.LeaderLeaseFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.LeaderLeaseFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.LeaderLeaseFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>
+        }
+        findFirst: {
+          args: Prisma.LeaderLeaseFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.LeaderLeaseFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>
+        }
+        findMany: {
+          args: Prisma.LeaderLeaseFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>[]
+        }
+        create: {
+          args: Prisma.LeaderLeaseCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>
+        }
+        createMany: {
+          args: Prisma.LeaderLeaseCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.LeaderLeaseCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>[]
+        }
+        delete: {
+          args: Prisma.LeaderLeaseDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>
+        }
+        update: {
+          args: Prisma.LeaderLeaseUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>
+        }
+        deleteMany: {
+          args: Prisma.LeaderLeaseDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.LeaderLeaseUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.LeaderLeaseUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>[]
+        }
+        upsert: {
+          args: Prisma.LeaderLeaseUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$LeaderLeasePayload>
+        }
+        aggregate: {
+          args: Prisma.LeaderLeaseAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateLeaderLease>
+        }
+        groupBy: {
+          args: Prisma.LeaderLeaseGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.LeaderLeaseGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.LeaderLeaseCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.LeaderLeaseCountAggregateOutputType> | number
         }
       }
     }
@@ -1394,6 +1544,7 @@ export const DeviceScalarFieldEnum = {
   createdAt: 'createdAt',
   labels: 'labels',
   epoch: 'epoch',
+  replicaId: 'replicaId',
   bootId: 'bootId',
   agentVersion: 'agentVersion',
   capabilities: 'capabilities',
@@ -1409,6 +1560,27 @@ export const DeviceScalarFieldEnum = {
 } as const
 
 export type DeviceScalarFieldEnum = (typeof DeviceScalarFieldEnum)[keyof typeof DeviceScalarFieldEnum]
+
+
+export const ReplicaScalarFieldEnum = {
+  id: 'id',
+  address: 'address',
+  startedAt: 'startedAt',
+  renewedAt: 'renewedAt',
+  endedAt: 'endedAt'
+} as const
+
+export type ReplicaScalarFieldEnum = (typeof ReplicaScalarFieldEnum)[keyof typeof ReplicaScalarFieldEnum]
+
+
+export const LeaderLeaseScalarFieldEnum = {
+  name: 'name',
+  token: 'token',
+  holder: 'holder',
+  expiresAt: 'expiresAt'
+} as const
+
+export type LeaderLeaseScalarFieldEnum = (typeof LeaderLeaseScalarFieldEnum)[keyof typeof LeaderLeaseScalarFieldEnum]
 
 
 export const ModelVersionScalarFieldEnum = {
@@ -1496,6 +1668,7 @@ export const InferenceScalarFieldEnum = {
   answer: 'answer',
   error: 'error',
   answeredBy: 'answeredBy',
+  runner: 'runner',
   createdAt: 'createdAt',
   finishedAt: 'finishedAt'
 } as const
@@ -1835,6 +2008,8 @@ export type GlobalOmitConfig = {
   consoleSession?: Prisma.ConsoleSessionOmit
   joinToken?: Prisma.JoinTokenOmit
   device?: Prisma.DeviceOmit
+  replica?: Prisma.ReplicaOmit
+  leaderLease?: Prisma.LeaderLeaseOmit
   modelVersion?: Prisma.ModelVersionOmit
   chunk?: Prisma.ChunkOmit
   assignment?: Prisma.AssignmentOmit

@@ -55,6 +55,8 @@ export const ModelName = {
   ConsoleSession: 'ConsoleSession',
   JoinToken: 'JoinToken',
   Device: 'Device',
+  Replica: 'Replica',
+  LeaderLease: 'LeaderLease',
   ModelVersion: 'ModelVersion',
   Chunk: 'Chunk',
   Assignment: 'Assignment',
@@ -120,6 +122,7 @@ export const DeviceScalarFieldEnum = {
   createdAt: 'createdAt',
   labels: 'labels',
   epoch: 'epoch',
+  replicaId: 'replicaId',
   bootId: 'bootId',
   agentVersion: 'agentVersion',
   capabilities: 'capabilities',
@@ -135,6 +138,27 @@ export const DeviceScalarFieldEnum = {
 } as const
 
 export type DeviceScalarFieldEnum = (typeof DeviceScalarFieldEnum)[keyof typeof DeviceScalarFieldEnum]
+
+
+export const ReplicaScalarFieldEnum = {
+  id: 'id',
+  address: 'address',
+  startedAt: 'startedAt',
+  renewedAt: 'renewedAt',
+  endedAt: 'endedAt'
+} as const
+
+export type ReplicaScalarFieldEnum = (typeof ReplicaScalarFieldEnum)[keyof typeof ReplicaScalarFieldEnum]
+
+
+export const LeaderLeaseScalarFieldEnum = {
+  name: 'name',
+  token: 'token',
+  holder: 'holder',
+  expiresAt: 'expiresAt'
+} as const
+
+export type LeaderLeaseScalarFieldEnum = (typeof LeaderLeaseScalarFieldEnum)[keyof typeof LeaderLeaseScalarFieldEnum]
 
 
 export const ModelVersionScalarFieldEnum = {
@@ -222,6 +246,7 @@ export const InferenceScalarFieldEnum = {
   answer: 'answer',
   error: 'error',
   answeredBy: 'answeredBy',
+  runner: 'runner',
   createdAt: 'createdAt',
   finishedAt: 'finishedAt'
 } as const

@@ -48,6 +48,7 @@ export type DeviceMinAggregateOutputType = {
   publicKeyHash: string | null
   createdAt: Date | null
   epoch: bigint | null
+  replicaId: string | null
   bootId: string | null
   agentVersion: string | null
   lastSeenAt: Date | null
@@ -66,6 +67,7 @@ export type DeviceMaxAggregateOutputType = {
   publicKeyHash: string | null
   createdAt: Date | null
   epoch: bigint | null
+  replicaId: string | null
   bootId: string | null
   agentVersion: string | null
   lastSeenAt: Date | null
@@ -85,6 +87,7 @@ export type DeviceCountAggregateOutputType = {
   createdAt: number
   labels: number
   epoch: number
+  replicaId: number
   bootId: number
   agentVersion: number
   capabilities: number
@@ -123,6 +126,7 @@ export type DeviceMinAggregateInputType = {
   publicKeyHash?: true
   createdAt?: true
   epoch?: true
+  replicaId?: true
   bootId?: true
   agentVersion?: true
   lastSeenAt?: true
@@ -141,6 +145,7 @@ export type DeviceMaxAggregateInputType = {
   publicKeyHash?: true
   createdAt?: true
   epoch?: true
+  replicaId?: true
   bootId?: true
   agentVersion?: true
   lastSeenAt?: true
@@ -160,6 +165,7 @@ export type DeviceCountAggregateInputType = {
   createdAt?: true
   labels?: true
   epoch?: true
+  replicaId?: true
   bootId?: true
   agentVersion?: true
   capabilities?: true
@@ -268,6 +274,7 @@ export type DeviceGroupByOutputType = {
   createdAt: Date
   labels: runtime.JsonValue
   epoch: bigint
+  replicaId: string | null
   bootId: string | null
   agentVersion: string | null
   capabilities: runtime.JsonValue | null
@@ -312,6 +319,7 @@ export type DeviceWhereInput = {
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
   labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
+  replicaId?: Prisma.StringNullableFilter<"Device"> | string | null
   bootId?: Prisma.StringNullableFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableFilter<"Device"> | string | null
   capabilities?: Prisma.JsonNullableFilter<"Device">
@@ -338,6 +346,7 @@ export type DeviceOrderByWithRelationInput = {
   createdAt?: Prisma.SortOrder
   labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  replicaId?: Prisma.SortOrderInput | Prisma.SortOrder
   bootId?: Prisma.SortOrderInput | Prisma.SortOrder
   agentVersion?: Prisma.SortOrderInput | Prisma.SortOrder
   capabilities?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -367,6 +376,7 @@ export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
   labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
+  replicaId?: Prisma.StringNullableFilter<"Device"> | string | null
   bootId?: Prisma.StringNullableFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableFilter<"Device"> | string | null
   capabilities?: Prisma.JsonNullableFilter<"Device">
@@ -393,6 +403,7 @@ export type DeviceOrderByWithAggregationInput = {
   createdAt?: Prisma.SortOrder
   labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  replicaId?: Prisma.SortOrderInput | Prisma.SortOrder
   bootId?: Prisma.SortOrderInput | Prisma.SortOrder
   agentVersion?: Prisma.SortOrderInput | Prisma.SortOrder
   capabilities?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -422,6 +433,7 @@ export type DeviceScalarWhereWithAggregatesInput = {
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Device"> | Date | string
   labels?: Prisma.JsonWithAggregatesFilter<"Device">
   epoch?: Prisma.BigIntWithAggregatesFilter<"Device"> | bigint | number
+  replicaId?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
   bootId?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
   capabilities?: Prisma.JsonNullableWithAggregatesFilter<"Device">
@@ -443,6 +455,7 @@ export type DeviceCreateInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -468,6 +481,7 @@ export type DeviceUncheckedCreateInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -493,6 +507,7 @@ export type DeviceUpdateInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -518,6 +533,7 @@ export type DeviceUncheckedUpdateInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -543,6 +559,7 @@ export type DeviceCreateManyInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -564,6 +581,7 @@ export type DeviceUpdateManyMutationInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -584,6 +602,7 @@ export type DeviceUncheckedUpdateManyInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -605,6 +624,7 @@ export type DeviceCountOrderByAggregateInput = {
   createdAt?: Prisma.SortOrder
   labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  replicaId?: Prisma.SortOrder
   bootId?: Prisma.SortOrder
   agentVersion?: Prisma.SortOrder
   capabilities?: Prisma.SortOrder
@@ -633,6 +653,7 @@ export type DeviceMaxOrderByAggregateInput = {
   publicKeyHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  replicaId?: Prisma.SortOrder
   bootId?: Prisma.SortOrder
   agentVersion?: Prisma.SortOrder
   lastSeenAt?: Prisma.SortOrder
@@ -651,6 +672,7 @@ export type DeviceMinOrderByAggregateInput = {
   publicKeyHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  replicaId?: Prisma.SortOrder
   bootId?: Prisma.SortOrder
   agentVersion?: Prisma.SortOrder
   lastSeenAt?: Prisma.SortOrder
@@ -811,6 +833,7 @@ export type DeviceCreateWithoutModelVersionInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -835,6 +858,7 @@ export type DeviceUncheckedCreateWithoutModelVersionInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -888,6 +912,7 @@ export type DeviceScalarWhereInput = {
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
   labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
+  replicaId?: Prisma.StringNullableFilter<"Device"> | string | null
   bootId?: Prisma.StringNullableFilter<"Device"> | string | null
   agentVersion?: Prisma.StringNullableFilter<"Device"> | string | null
   capabilities?: Prisma.JsonNullableFilter<"Device">
@@ -909,6 +934,7 @@ export type DeviceCreateWithoutAssignmentsInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -933,6 +959,7 @@ export type DeviceUncheckedCreateWithoutAssignmentsInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -973,6 +1000,7 @@ export type DeviceUpdateWithoutAssignmentsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -997,6 +1025,7 @@ export type DeviceUncheckedUpdateWithoutAssignmentsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1021,6 +1050,7 @@ export type DeviceCreateWithoutLatencyInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1045,6 +1075,7 @@ export type DeviceUncheckedCreateWithoutLatencyInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1085,6 +1116,7 @@ export type DeviceUpdateWithoutLatencyInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1109,6 +1141,7 @@ export type DeviceUncheckedUpdateWithoutLatencyInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1133,6 +1166,7 @@ export type DeviceCreateWithoutTargetsInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1157,6 +1191,7 @@ export type DeviceUncheckedCreateWithoutTargetsInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1197,6 +1232,7 @@ export type DeviceUpdateWithoutTargetsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1221,6 +1257,7 @@ export type DeviceUncheckedUpdateWithoutTargetsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1245,6 +1282,7 @@ export type DeviceCreateWithoutAttemptsInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1269,6 +1307,7 @@ export type DeviceUncheckedCreateWithoutAttemptsInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1309,6 +1348,7 @@ export type DeviceUpdateWithoutAttemptsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1333,6 +1373,7 @@ export type DeviceUncheckedUpdateWithoutAttemptsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1357,6 +1398,7 @@ export type DeviceCreateManyModelVersionInput = {
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
+  replicaId?: string | null
   bootId?: string | null
   agentVersion?: string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1377,6 +1419,7 @@ export type DeviceUpdateWithoutModelVersionInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1401,6 +1444,7 @@ export type DeviceUncheckedUpdateWithoutModelVersionInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1425,6 +1469,7 @@ export type DeviceUncheckedUpdateManyWithoutModelVersionInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  replicaId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   bootId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentVersion?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   capabilities?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
@@ -1503,6 +1548,7 @@ export type DeviceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
+  replicaId?: boolean
   bootId?: boolean
   agentVersion?: boolean
   capabilities?: boolean
@@ -1530,6 +1576,7 @@ export type DeviceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
+  replicaId?: boolean
   bootId?: boolean
   agentVersion?: boolean
   capabilities?: boolean
@@ -1552,6 +1599,7 @@ export type DeviceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
+  replicaId?: boolean
   bootId?: boolean
   agentVersion?: boolean
   capabilities?: boolean
@@ -1574,6 +1622,7 @@ export type DeviceSelectScalar = {
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
+  replicaId?: boolean
   bootId?: boolean
   agentVersion?: boolean
   capabilities?: boolean
@@ -1588,7 +1637,7 @@ export type DeviceSelectScalar = {
   latencyCorrection?: boolean
 }
 
-export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "createdAt" | "labels" | "epoch" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
+export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
 export type DeviceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.Device$modelVersionArgs<ExtArgs>
   assignments?: boolean | Prisma.Device$assignmentsArgs<ExtArgs>
@@ -1629,6 +1678,10 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      * Raised by every Hello; a message of a lower epoch has no effect.
      */
     epoch: bigint
+    /**
+     * The replica that holds the session, or held it when it died; null once the session has ended.
+     */
+    replicaId: string | null
     bootId: string | null
     agentVersion: string | null
     capabilities: runtime.JsonValue | null
@@ -2084,6 +2137,7 @@ export interface DeviceFieldRefs {
   readonly createdAt: Prisma.FieldRef<"Device", 'DateTime'>
   readonly labels: Prisma.FieldRef<"Device", 'Json'>
   readonly epoch: Prisma.FieldRef<"Device", 'BigInt'>
+  readonly replicaId: Prisma.FieldRef<"Device", 'String'>
   readonly bootId: Prisma.FieldRef<"Device", 'String'>
   readonly agentVersion: Prisma.FieldRef<"Device", 'String'>
   readonly capabilities: Prisma.FieldRef<"Device", 'Json'>

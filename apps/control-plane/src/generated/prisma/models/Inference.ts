@@ -43,6 +43,7 @@ export type InferenceMinAggregateOutputType = {
   answer: string | null
   error: string | null
   answeredBy: string | null
+  runner: string | null
   createdAt: Date | null
   finishedAt: Date | null
 }
@@ -56,6 +57,7 @@ export type InferenceMaxAggregateOutputType = {
   answer: string | null
   error: string | null
   answeredBy: string | null
+  runner: string | null
   createdAt: Date | null
   finishedAt: Date | null
 }
@@ -70,6 +72,7 @@ export type InferenceCountAggregateOutputType = {
   answer: number
   error: number
   answeredBy: number
+  runner: number
   createdAt: number
   finishedAt: number
   _all: number
@@ -93,6 +96,7 @@ export type InferenceMinAggregateInputType = {
   answer?: true
   error?: true
   answeredBy?: true
+  runner?: true
   createdAt?: true
   finishedAt?: true
 }
@@ -106,6 +110,7 @@ export type InferenceMaxAggregateInputType = {
   answer?: true
   error?: true
   answeredBy?: true
+  runner?: true
   createdAt?: true
   finishedAt?: true
 }
@@ -120,6 +125,7 @@ export type InferenceCountAggregateInputType = {
   answer?: true
   error?: true
   answeredBy?: true
+  runner?: true
   createdAt?: true
   finishedAt?: true
   _all?: true
@@ -221,6 +227,7 @@ export type InferenceGroupByOutputType = {
   answer: string | null
   error: string | null
   answeredBy: string | null
+  runner: string | null
   createdAt: Date
   finishedAt: Date | null
   _count: InferenceCountAggregateOutputType | null
@@ -258,6 +265,7 @@ export type InferenceWhereInput = {
   answer?: Prisma.StringNullableFilter<"Inference"> | string | null
   error?: Prisma.StringNullableFilter<"Inference"> | string | null
   answeredBy?: Prisma.StringNullableFilter<"Inference"> | string | null
+  runner?: Prisma.StringNullableFilter<"Inference"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Inference"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"Inference"> | Date | string | null
   attempts?: Prisma.InferenceAttemptListRelationFilter
@@ -273,6 +281,7 @@ export type InferenceOrderByWithRelationInput = {
   answer?: Prisma.SortOrderInput | Prisma.SortOrder
   error?: Prisma.SortOrderInput | Prisma.SortOrder
   answeredBy?: Prisma.SortOrderInput | Prisma.SortOrder
+  runner?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   attempts?: Prisma.InferenceAttemptOrderByRelationAggregateInput
@@ -291,6 +300,7 @@ export type InferenceWhereUniqueInput = Prisma.AtLeast<{
   deadlineAt?: Prisma.DateTimeFilter<"Inference"> | Date | string
   answer?: Prisma.StringNullableFilter<"Inference"> | string | null
   error?: Prisma.StringNullableFilter<"Inference"> | string | null
+  runner?: Prisma.StringNullableFilter<"Inference"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Inference"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"Inference"> | Date | string | null
   attempts?: Prisma.InferenceAttemptListRelationFilter
@@ -306,6 +316,7 @@ export type InferenceOrderByWithAggregationInput = {
   answer?: Prisma.SortOrderInput | Prisma.SortOrder
   error?: Prisma.SortOrderInput | Prisma.SortOrder
   answeredBy?: Prisma.SortOrderInput | Prisma.SortOrder
+  runner?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.InferenceCountOrderByAggregateInput
@@ -328,6 +339,7 @@ export type InferenceScalarWhereWithAggregatesInput = {
   answer?: Prisma.StringNullableWithAggregatesFilter<"Inference"> | string | null
   error?: Prisma.StringNullableWithAggregatesFilter<"Inference"> | string | null
   answeredBy?: Prisma.StringNullableWithAggregatesFilter<"Inference"> | string | null
+  runner?: Prisma.StringNullableWithAggregatesFilter<"Inference"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Inference"> | Date | string
   finishedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Inference"> | Date | string | null
 }
@@ -342,6 +354,7 @@ export type InferenceCreateInput = {
   answer?: string | null
   error?: string | null
   answeredBy?: string | null
+  runner?: string | null
   createdAt?: Date | string
   finishedAt?: Date | string | null
   attempts?: Prisma.InferenceAttemptCreateNestedManyWithoutInferenceInput
@@ -357,6 +370,7 @@ export type InferenceUncheckedCreateInput = {
   answer?: string | null
   error?: string | null
   answeredBy?: string | null
+  runner?: string | null
   createdAt?: Date | string
   finishedAt?: Date | string | null
   attempts?: Prisma.InferenceAttemptUncheckedCreateNestedManyWithoutInferenceInput
@@ -372,6 +386,7 @@ export type InferenceUpdateInput = {
   answer?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   error?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   answeredBy?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  runner?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   attempts?: Prisma.InferenceAttemptUpdateManyWithoutInferenceNestedInput
@@ -387,6 +402,7 @@ export type InferenceUncheckedUpdateInput = {
   answer?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   error?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   answeredBy?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  runner?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   attempts?: Prisma.InferenceAttemptUncheckedUpdateManyWithoutInferenceNestedInput
@@ -402,6 +418,7 @@ export type InferenceCreateManyInput = {
   answer?: string | null
   error?: string | null
   answeredBy?: string | null
+  runner?: string | null
   createdAt?: Date | string
   finishedAt?: Date | string | null
 }
@@ -416,6 +433,7 @@ export type InferenceUpdateManyMutationInput = {
   answer?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   error?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   answeredBy?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  runner?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -430,6 +448,7 @@ export type InferenceUncheckedUpdateManyInput = {
   answer?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   error?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   answeredBy?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  runner?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -444,6 +463,7 @@ export type InferenceCountOrderByAggregateInput = {
   answer?: Prisma.SortOrder
   error?: Prisma.SortOrder
   answeredBy?: Prisma.SortOrder
+  runner?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
@@ -461,6 +481,7 @@ export type InferenceMaxOrderByAggregateInput = {
   answer?: Prisma.SortOrder
   error?: Prisma.SortOrder
   answeredBy?: Prisma.SortOrder
+  runner?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
@@ -474,6 +495,7 @@ export type InferenceMinOrderByAggregateInput = {
   answer?: Prisma.SortOrder
   error?: Prisma.SortOrder
   answeredBy?: Prisma.SortOrder
+  runner?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
@@ -519,6 +541,7 @@ export type InferenceCreateWithoutAttemptsInput = {
   answer?: string | null
   error?: string | null
   answeredBy?: string | null
+  runner?: string | null
   createdAt?: Date | string
   finishedAt?: Date | string | null
 }
@@ -533,6 +556,7 @@ export type InferenceUncheckedCreateWithoutAttemptsInput = {
   answer?: string | null
   error?: string | null
   answeredBy?: string | null
+  runner?: string | null
   createdAt?: Date | string
   finishedAt?: Date | string | null
 }
@@ -563,6 +587,7 @@ export type InferenceUpdateWithoutAttemptsInput = {
   answer?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   error?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   answeredBy?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  runner?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -577,6 +602,7 @@ export type InferenceUncheckedUpdateWithoutAttemptsInput = {
   answer?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   error?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   answeredBy?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  runner?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -622,6 +648,7 @@ export type InferenceSelect<ExtArgs extends runtime.Types.Extensions.InternalArg
   answer?: boolean
   error?: boolean
   answeredBy?: boolean
+  runner?: boolean
   createdAt?: boolean
   finishedAt?: boolean
   attempts?: boolean | Prisma.Inference$attemptsArgs<ExtArgs>
@@ -638,6 +665,7 @@ export type InferenceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ext
   answer?: boolean
   error?: boolean
   answeredBy?: boolean
+  runner?: boolean
   createdAt?: boolean
   finishedAt?: boolean
 }, ExtArgs["result"]["inference"]>
@@ -652,6 +680,7 @@ export type InferenceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ext
   answer?: boolean
   error?: boolean
   answeredBy?: boolean
+  runner?: boolean
   createdAt?: boolean
   finishedAt?: boolean
 }, ExtArgs["result"]["inference"]>
@@ -666,11 +695,12 @@ export type InferenceSelectScalar = {
   answer?: boolean
   error?: boolean
   answeredBy?: boolean
+  runner?: boolean
   createdAt?: boolean
   finishedAt?: boolean
 }
 
-export type InferenceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "state" | "request" | "task" | "qualityFloor" | "deadlineAt" | "answer" | "error" | "answeredBy" | "createdAt" | "finishedAt", ExtArgs["result"]["inference"]>
+export type InferenceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "state" | "request" | "task" | "qualityFloor" | "deadlineAt" | "answer" | "error" | "answeredBy" | "runner" | "createdAt" | "finishedAt", ExtArgs["result"]["inference"]>
 export type InferenceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   attempts?: boolean | Prisma.Inference$attemptsArgs<ExtArgs>
   _count?: boolean | Prisma.InferenceCountOutputTypeDefaultArgs<ExtArgs>
@@ -699,6 +729,10 @@ export type $InferencePayload<ExtArgs extends runtime.Types.Extensions.InternalA
      * Attempt whose answer was taken.
      */
     answeredBy: string | null
+    /**
+     * The replica that answers it.
+     */
+    runner: string | null
     createdAt: Date
     finishedAt: Date | null
   }, ExtArgs["result"]["inference"]>
@@ -1134,6 +1168,7 @@ export interface InferenceFieldRefs {
   readonly answer: Prisma.FieldRef<"Inference", 'String'>
   readonly error: Prisma.FieldRef<"Inference", 'String'>
   readonly answeredBy: Prisma.FieldRef<"Inference", 'String'>
+  readonly runner: Prisma.FieldRef<"Inference", 'String'>
   readonly createdAt: Prisma.FieldRef<"Inference", 'DateTime'>
   readonly finishedAt: Prisma.FieldRef<"Inference", 'DateTime'>
 }
