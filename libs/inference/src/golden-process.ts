@@ -8,7 +8,7 @@ const send = (message: FromGolden, then = (): void => undefined): void => void (
 process.on('disconnect', () => process.exit(1));
 process.on('SIGINT', () => {}); // Ctrl-C reaches the whole group; the import ends this process.
 process.once('message', ({ manifest, storeDir }: ToGolden) => {
-  goldenPrompts(manifest, storeDir, (progress) => send({ progress }))
+  void goldenPrompts(manifest, storeDir, (progress) => send({ progress }))
     .then(
       (prompts): FromGolden => ({ prompts }),
       (error: unknown): FromGolden => ({ error: error instanceof Error ? error.message : String(error) }),
