@@ -82,7 +82,7 @@ export class Agent {
       latency: this.latency,
       socketPath: config.socket,
       port: config.port,
-      ...(config.http && { http: { address: config.http, token: config.httpToken, hosts: config.httpHost } }),
+      ...(config.http && { http: { address: config.http, token: config.httpToken, hosts: config.httpHost, toolPrompt: config.toolPrompt } }),
       queueLimit: config.queueLimit,
       stopTimeoutMs: 2_000,
       state: () => ({

@@ -57,6 +57,8 @@ const ConfigSchema = z
       .union([z.array(z.string()), z.string().transform((value) => value.split(','))])
       .default([])
       .transform((names) => names.map((name) => name.trim()).filter(Boolean)),
+    /** How tools come to the model: described in a system turn, or not, for a model that was trained on its functions. */
+    toolPrompt: z.enum(['describe', 'none']).default('describe'),
     readyFile: z.string().min(1).optional(),
     /** Memory for the rows of the embedding tables that the engine used last, bytes. */
     hotRowBytes: bytes.optional(),

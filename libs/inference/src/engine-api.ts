@@ -51,6 +51,8 @@ export interface Engine {
   tokenize(messages: readonly ChatMessage[]): number[];
   /** <bos> and the text, without the chat template. */
   tokenizeText(text: string): number[];
+  /** Throws RangeError, naming the place, when answers cannot be held to the format. */
+  checkFormat(format: Format): void;
   /** What a token adds to the text, in UTF-8; none for control tokens. */
   bytesOf(tokenId: number): Uint8Array;
   /** Yields tokens as they are chosen. Throws when the prompt is empty, does not fit the context or holds an id outside the vocabulary. */
@@ -112,6 +114,8 @@ export interface GenerateOptions {
   readonly draftTokens?: number;
   /** The answer ends before the first of these texts. */
   readonly stop?: readonly string[];
+  /** The only form that the answer can have. */
+  readonly format?: Format;
   /** Every event tells its token's probability and those of so many best ones, 0 to 20. */
   readonly topLogprobs?: number;
   readonly signal?: AbortSignal;
@@ -125,6 +129,9 @@ export interface TokenEvent {
   readonly sliceId: string;
   readonly logprobs?: TokenLogprobs;
 }
+
+/** JSON that is valid under a schema, `orText`: or text that does not begin with a brace; or what a grammar in llama.cpp's notation describes. */
+export type Format = { readonly jsonSchema: unknown; readonly orText?: boolean } | { readonly grammar: string };
 
 /** Natural logarithms over the model's own distribution, before sampling. */
 export interface TokenLogprobs {

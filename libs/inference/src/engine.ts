@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { chunksOf, prefillChunkTokens, sliceById, type Manifest } from '@matfleet/model';
 import { acceleratorNeed, checkAcceleratorMemory } from './accelerator-memory.js';
 import { assertChunks } from './chunk-check.js';
-import type { ChatMessage, Engine, EngineStats, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
+import type { ChatMessage, Engine, EngineStats, Format, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
+import { Formats } from './formats.js';
 import { generate } from './generate.js';
 import { KERNELS, type Provider } from './kernels.js';
 import type { KvCache } from './kv-cache.js';
@@ -51,6 +52,7 @@ class SliceEngine implements Engine {
   private readonly cache: KvCache;
   /** Positions of a prompt that one pass takes. */
   private readonly passTokens: number;
+  private readonly formats: Formats;
   private busy = false;
   private closed = false;
 
@@ -66,6 +68,8 @@ class SliceEngine implements Engine {
     this.executionProviders = provider === 'cpu' ? ['cpu'] : [provider, 'cpu'];
     this.passTokens = Math.min(prefillChunkTokens(manifest.config), KERNELS[provider].mostPassTokens);
     this.cache = slices.newCache(contextTokens, this.passTokens);
+    const { vocabSizePerLayerInput, eosTokenIds } = manifest.config;
+    this.formats = new Formats(vocabSizePerLayerInput, (id) => this.bytesOf(id), eosTokenIds);
   }
 
   get openSlices(): readonly string[] {
@@ -84,6 +88,10 @@ class SliceEngine implements Engine {
   tokenizeText(text: string): number[] {
     if (!this.tokenizer) throw new Error(`model ${this.manifest.name} has no tokenizer: give token ids`);
     return [this.manifest.config.bosTokenId, ...this.tokenizer.encode(text)];
+  }
+
+  checkFormat(format: Format): void {
+    this.formats.check(format);
   }
 
   bytesOf(tokenId: number): Uint8Array {
@@ -106,6 +114,7 @@ class SliceEngine implements Engine {
         options,
         this.passTokens,
         () => tokenizer?.textStream() ?? silent,
+        (format) => this.formats.open(format),
       );
     } finally {
       this.busy = false;

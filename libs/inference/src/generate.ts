@@ -1,6 +1,7 @@
 import type { ModelConfig } from '@matfleet/model';
+import type { Constraint } from './constraint.js';
 import type { Decoder } from './decoder.js';
-import type { GenerateOptions, GenerateResult, TokenEvent } from './engine-api.js';
+import type { Format, GenerateOptions, GenerateResult, TokenEvent } from './engine-api.js';
 import type { KvCache } from './kv-cache.js';
 import { eager, paceAfter, proposeDraft } from './ngram-draft.js';
 import { logprobsAt, MOST_LOGPROBS } from './logprobs.js';
@@ -26,6 +27,7 @@ export async function* generate(
   options: GenerateOptions,
   chunkTokens: number,
   textStream: () => TextStream,
+  constrain: (format: Format) => Constraint,
   now: () => number = () => performance.now(),
 ): AsyncGenerator<TokenEvent, GenerateResult> {
   const startedAt = now();
@@ -39,6 +41,7 @@ export async function* generate(
   if (topLogprobs !== undefined && !(Number.isInteger(topLogprobs) && topLogprobs >= 0 && topLogprobs <= MOST_LOGPROBS))
     throw new RangeError(`topLogprobs is ${topLogprobs}; it must be 0 to ${MOST_LOGPROBS}`);
   const choose = createSampler(options.sampling, config);
+  const constraint = options.format && constrain(options.format);
   const stopText = createStopText(options.stop ?? []);
   const stops = new Set(config.eosTokenIds);
   const text = textStream();
@@ -82,7 +85,7 @@ export async function* generate(
   let pace = eager;
   for (;;) {
     if (options.signal?.aborted) return result('cancelled');
-    const tokenId = choose(logits!);
+    const tokenId = choose(logits!, constraint);
     lastAt = now();
     if (outputTokens++ === 0) firstAt = lastAt;
     if (stops.has(tokenId)) {
@@ -92,9 +95,11 @@ export async function* generate(
     const { text: piece, stopped } = stopText.push(text.push(tokenId));
     whole += piece;
     ids.push(tokenId);
+    constraint?.accept(tokenId);
     const logprobs = topLogprobs === undefined ? undefined : logprobsAt(logits!, tokenId, topLogprobs, config);
     yield { tokenId, text: piece, sliceId, ...(logprobs && { logprobs }) };
     if (stopped) return result('stop', '');
+    if (constraint?.ended) return result('stop');
     if (outputTokens >= maxTokens) return result('max-tokens');
     if (ids.length > cache.contextTokens) return result('context-full');
     if (options.signal?.aborted) return result('cancelled');

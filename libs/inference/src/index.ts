@@ -16,6 +16,7 @@ export type {
   ChatMessage,
   Engine,
   EngineStats,
+  Format,
   GenerateOptions,
   GenerateResult,
   ImportOptions,
@@ -28,4 +29,5 @@ export type {
   TokenEvent,
   TokenLogprobs,
 } from './engine-api.js';
+export { Formats } from './formats.js';
 export { loadTokenizer, type Tokenizer } from './tokenizer.js';

@@ -1,8 +1,10 @@
 import type { ModelConfig } from '@matfleet/model';
+import type { Constraint } from './constraint.js';
 import type { SamplingOptions } from './engine-api.js';
+import { isAllowed, type TokenMask } from './token-masks.js';
 
-/** Chooses the next token from one row of logits, (V) -> id. Leaves the row as it is. */
-export type Sampler = (logits: Float32Array) => number;
+/** Chooses the next token from one row of logits, (V) -> id, among those that are allowed. Leaves the row as it is. */
+export type Sampler = (logits: Float32Array, allowed?: Pick<Constraint, 'allows' | 'mask'>) => number;
 
 /** What of a model's config says which ids can be chosen. */
 export type Choosable = Pick<ModelConfig, 'vocabSizePerLayerInput' | 'padTokenId' | 'bosTokenId'>;
@@ -24,15 +26,21 @@ export function createSampler(sampling: SamplingOptions | undefined, vocab: Choo
   if (!(Number.isInteger(topK) && topK >= 0)) throw new Error(`topK is ${topK}; it must be a whole number from 0 (no limit)`);
   if (!(topP > 0 && topP <= 1)) throw new Error(`topP is ${topP}; it must be above 0 and at most 1 (no limit)`);
 
-  const candidates = (logits: Float32Array, count: number): number[] => {
-    const ids = best(logits, count, vocab);
-    if (ids.length === 0) throw new Error(`no token can be chosen: none of ${logits.length} logits is a number`);
-    return ids;
+  const candidates = (logits: Float32Array, count: number, mask?: TokenMask): number[] => {
+    const ids = best(logits, count, vocab, mask);
+    if (ids.length > 0) return ids;
+    if (mask) throw new RangeError('no token can be chosen: the vocabulary has none that the format allows here');
+    throw new Error(`no token can be chosen: none of ${logits.length} logits is a number`);
   };
-  if (temperature === 0) return (logits) => candidates(logits, 1)[0]!;
+  if (temperature === 0)
+    return (logits, allowed) => {
+      const id = candidates(logits, 1)[0]!;
+      // Mostly the model means what it was told; only otherwise is it worth knowing all that is allowed.
+      return !allowed || allowed.allows(id) ? id : candidates(logits, 1, allowed.mask())[0]!;
+    };
   const random = uniform(sampling?.seed ?? Math.floor(Math.random() * 2 ** 32));
-  return (logits) => {
-    const ids = candidates(logits, topK === 0 ? Infinity : topK);
+  return (logits, allowed) => {
+    const ids = candidates(logits, topK === 0 ? Infinity : topK, allowed?.mask());
     // Softmax weights over what top-k kept; the best logit is subtracted so that exp never overflows.
     const weights = ids.map((id) => Math.exp((logits[id]! - logits[ids[0]!]!) / temperature));
     return ids[draw(weights, topP, random())]!;
@@ -40,13 +48,13 @@ export function createSampler(sampling: SamplingOptions | undefined, vocab: Choo
 }
 
 /** Ids of the `count` highest logits, best first; equal ones in order of their ids. NaN and -Infinity never count. */
-export function best(logits: Float32Array, count: number, vocab: Choosable): number[] {
+export function best(logits: Float32Array, count: number, vocab: Choosable, mask?: TokenMask): number[] {
   const ids: number[] = [];
   const end = Math.min(vocab.vocabSizePerLayerInput, logits.length);
   let floor = -Infinity; // of the last id kept, once `count` are
   for (let id = 0; id < end; id++) {
     const logit = logits[id]!;
-    if (!(logit > floor) || id === vocab.padTokenId || id === vocab.bosTokenId) continue;
+    if (!(logit > floor) || id === vocab.padTokenId || id === vocab.bosTokenId || (mask && !isAllowed(mask, id))) continue;
     if (count === Infinity) {
       ids.push(id);
       continue;

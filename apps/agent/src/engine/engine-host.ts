@@ -36,6 +36,8 @@ export interface EngineRequest {
   readonly reproducible?: boolean;
   /** The answer ends before the first of these texts. */
   readonly stop?: readonly string[];
+  /** The only form that the answer can have. */
+  readonly format?: { readonly jsonSchema: unknown; readonly orText?: boolean } | { readonly grammar: string };
   /** Every token tells its probability and those of so many best ones. */
   readonly topLogprobs?: number;
   /** One of the status's held slices; the spec's when absent. */

@@ -155,12 +155,14 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
       return send({ kind: 'finished', id, result, counters: engine.stats() });
     }
     const promptIds = promptOf(request);
+    if (request.format) engine.checkFormat(request.format);
     send({ kind: 'started', id, promptTokens: promptIds.length });
     let since = performance.now();
     const tokens = engine.generate(promptIds, {
       ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
       ...(request.sampling && { sampling: request.sampling }),
       ...(request.stop && { stop: request.stop }),
+      ...(request.format && { format: request.format }),
       ...(request.topLogprobs !== undefined && { topLogprobs: request.topLogprobs }),
       ...(request.sliceId !== undefined && { sliceId: request.sliceId }),
       sliceFor: () => answer.change?.sliceId ?? request.sliceId ?? engine!.sliceId,

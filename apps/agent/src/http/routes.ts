@@ -1,12 +1,14 @@
 import type { Supervisor } from '../engine/supervisor.js';
 import type { Answerer } from '../serving/answer.js';
 import type { Exchange } from './exchange.js';
+import type { ToolPrompt } from './tools.js';
 import type { HttpError } from './http-error.js';
 
 /** What the routes answer with. */
 export interface Serving {
   readonly supervisor: Supervisor;
   readonly answerer: Answerer;
+  readonly toolPrompt: ToolPrompt;
 }
 
 export interface Route {

@@ -13,7 +13,10 @@ const answerer = new Answerer({
   device: () => ({ deviceId: 'd-1', deviceName: 'kiosk' }),
 });
 const create = (over: Partial<HttpOptions> = {}): LocalHttp =>
-  createLocalHttp({ address: { host: '127.0.0.1', port: 0 }, hosts: [], clientStallMs: 1_000, ...over }, { supervisor, answerer });
+  createLocalHttp(
+    { address: { host: '127.0.0.1', port: 0 }, hosts: [], clientStallMs: 1_000, ...over },
+    { supervisor, answerer, toolPrompt: 'describe' },
+  );
 
 let http: LocalHttp;
 let port: number;

@@ -16,6 +16,7 @@ import {
 import { HealthImplementation } from 'grpc-health-check';
 import type { Supervisor } from '../engine/supervisor.js';
 import { createLocalHttp, type HttpOptions } from '../http/server.js';
+import type { ToolPrompt } from '../http/tools.js';
 import type { LatencyRecorder } from '../latency/latency-recorder.js';
 import { Answerer } from './answer.js';
 import { provenance, provenanceHeaders } from './provenance.js';
@@ -62,7 +63,7 @@ export interface LocalServingOptions {
   /** On 127.0.0.1; absent: no TCP port. */
   readonly port?: number;
   /** Absent: no HTTP. */
-  readonly http?: Omit<HttpOptions, 'clientStallMs'>;
+  readonly http?: Omit<HttpOptions, 'clientStallMs'> & { readonly toolPrompt: ToolPrompt };
   readonly queueLimit?: number;
   readonly engineWaitMs?: number;
   readonly maxAnswerMs?: number;
@@ -106,7 +107,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
     getStatus: (_call: unknown, callback: (error: ServiceError | null, response?: GetStatusResponse) => void) => callback(null, getStatus()),
   });
 
-  const http = options.http && createLocalHttp({ ...options.http, clientStallMs }, { supervisor, answerer });
+  const http = options.http && createLocalHttp({ ...options.http, clientStallMs }, { supervisor, answerer, toolPrompt: options.http.toolPrompt });
 
   async function serve(call: ServerWritableStream<GenerateRequest, GenerateResponse>): Promise<void> {
     const abort = new AbortController();

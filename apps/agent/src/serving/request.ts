@@ -1,4 +1,4 @@
-import { Role, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
+import { Role, type Format, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
 import type { ChatMessage, EngineRequest } from '../engine/engine-host.js';
 import { invalid } from './serving-error.js';
 
@@ -15,6 +15,7 @@ const ROLES: Partial<Record<Role, ChatMessage['role']>> = {
 const MAX_STOPS = 4;
 const MAX_STOP_CHARACTERS = 256;
 const MAX_TOP_LOGPROBS = 20;
+const MAX_FORMAT_CHARACTERS = 65_536;
 
 /** Checks a request from the wire. Throws ServingError INVALID_ARGUMENT that names the message and part by their place, counted from 1. */
 export function toEngineRequest(request: GenerateRequest): EngineRequest {
@@ -34,15 +35,29 @@ function toText({ prompt = '', messages }: GenerateRequest): string {
   return prompt;
 }
 
-function toOutput(output: Output | undefined): Pick<EngineRequest, 'stop' | 'topLogprobs'> {
+function toOutput(output: Output | undefined): Pick<EngineRequest, 'stop' | 'topLogprobs' | 'format'> {
   const { stop = [], topLogprobs } = output ?? {};
+  const format = toFormat(output?.format);
   if (stop.length > MAX_STOPS) throw invalid(`the request has ${stop.length} stop texts; the most is ${MAX_STOPS}`);
   for (const text of stop)
     if (text === '' || text.length > MAX_STOP_CHARACTERS)
       throw invalid(`a stop text has ${text.length} characters; it must have 1 to ${MAX_STOP_CHARACTERS}`);
   if (topLogprobs !== undefined && topLogprobs > MAX_TOP_LOGPROBS)
     throw invalid(`top_logprobs is ${topLogprobs}; it must be 0 to ${MAX_TOP_LOGPROBS}`);
-  return { ...(stop.length > 0 && { stop }), ...(topLogprobs !== undefined && { topLogprobs }) };
+  return { ...(stop.length > 0 && { stop }), ...(topLogprobs !== undefined && { topLogprobs }), ...(format && { format }) };
+}
+
+function toFormat(format: Format | undefined): EngineRequest['format'] {
+  if (!format) return undefined;
+  if (!format.form) throw invalid('the format names neither a JSON schema nor a grammar');
+  const { $case, value } = format.form;
+  if (value.length > MAX_FORMAT_CHARACTERS) throw invalid(`the format has ${value.length} characters; the most is ${MAX_FORMAT_CHARACTERS}`);
+  if ($case === 'grammar') return { grammar: value };
+  try {
+    return { jsonSchema: JSON.parse(value) as unknown, ...(format.orText && { orText: true }) };
+  } catch (error) {
+    throw invalid(`the JSON schema is no JSON: ${(error as Error).message}`);
+  }
 }
 
 function toMessages(request: GenerateRequest): ChatMessage[] {

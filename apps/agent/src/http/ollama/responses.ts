@@ -1,6 +1,7 @@
 import { FinishReason, type Finished, type Started, type TokenLogprob } from '@matfleet/protocol';
 import type { EngineSpec } from '../../engine/engine-host.js';
 import { taggedName } from '../active-model.js';
+import type { Call } from '../tools.js';
 import type { HttpError } from '../http-error.js';
 
 // The shapes of Ollama's API, as far as the agent fills them.
@@ -25,6 +26,17 @@ const logprob = ({ bytes, logprob }: TokenLogprob) => ({ token: Buffer.from(byte
 
 export const logprobFields = (tokens: readonly TokenLogprob[] | undefined) =>
   tokens ? { logprobs: tokens.map((token) => ({ ...logprob(token), top_logprobs: token.top.map(logprob) })) } : {};
+
+/** Arguments that were cut are no JSON: they stand as text then. */
+export function callField({ name, text }: Call) {
+  let given: unknown = text;
+  try {
+    given = JSON.parse(text);
+  } catch {
+    // Told by done_reason.
+  }
+  return { message: { role: 'assistant', content: '', tool_calls: [{ function: { name, arguments: given } }] } };
+}
 
 export const errorBody = ({ message, code }: HttpError) => ({ error: message, code });
 
@@ -58,5 +70,5 @@ export const shown = (spec: EngineSpec, contextTokens: number, since: Date) => (
     'matfleet.model_version': spec.modelVersionId,
     'matfleet.slice': spec.sliceId,
   },
-  capabilities: ['completion'],
+  capabilities: ['completion', 'tools'],
 });

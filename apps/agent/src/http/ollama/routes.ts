@@ -9,8 +9,9 @@ import type { Exchange } from '../exchange.js';
 import { badRequest, HttpError, toHttpError } from '../http-error.js';
 import { parse } from '../parse.js';
 import type { Route, Serving } from '../routes.js';
+import { calledBy, CallReader, type ToolPrompt } from '../tools.js';
 import { toOllamaChat, toOllamaGenerate, type OllamaRequest } from './requests.js';
-import { doneFields, errorBody, listed, logprobFields, shown } from './responses.js';
+import { callField, doneFields, errorBody, listed, logprobFields, shown } from './responses.js';
 import { z } from 'zod';
 
 /** The field that holds an answer's text. */
@@ -66,17 +67,22 @@ export function ollamaRoutes(serving: Serving): readonly Route[] {
   ];
 }
 
-async function answer(serving: Serving, exchange: Exchange, field: Field, toRequest: (body: unknown) => OllamaRequest): Promise<void> {
+async function answer(
+  serving: Serving,
+  exchange: Exchange,
+  field: Field,
+  toRequest: (body: unknown, toolPrompt: ToolPrompt) => OllamaRequest,
+): Promise<void> {
   const arrivedAt = performance.now();
   const deadlineMs = remainingMs((name) => exchange.header(name));
-  const { model, generate, stream, numCtx } = toRequest(await exchange.json());
+  const { model, generate, stream, numCtx, mayCall } = toRequest(await exchange.json(), serving.toolPrompt);
   const active = activeModel(serving.supervisor);
   assertIsActive(model, active);
   if (numCtx !== undefined && active && numCtx > active.contextTokens)
     throw badRequest(`options.num_ctx is ${numCtx}; slice ${active.spec.sliceId} has a context of ${active.contextTokens} tokens`, 'options.num_ctx');
   const head = () => ({ model, created_at: new Date().toISOString() });
   if (!generate) return exchange.send(200, { ...head(), ...field(''), done: true, done_reason: 'load' });
-  const sink = (stream ? streamed : whole)(exchange, field, head, arrivedAt);
+  const sink = (stream ? streamed : whole)(exchange, field, head, arrivedAt, mayCall);
   try {
     await answerInto(serving.answerer, generate, sink, exchange.gone, deadlineMs);
   } catch (error) {
@@ -88,26 +94,32 @@ async function answer(serving: Serving, exchange: Exchange, field: Field, toRequ
 
 const line = (data: object): string => `${JSON.stringify(data)}\n`;
 
-function streamed(exchange: Exchange, field: Field, head: () => object, arrivedAt: number): AnswerSink {
+function streamed(exchange: Exchange, field: Field, head: () => object, arrivedAt: number, mayCall: boolean): AnswerSink {
   let started: Started;
+  // A call is told as a whole, once its arguments are.
+  let call = '';
+  const reader = mayCall ? new CallReader() : undefined;
   return {
     started(value) {
       started = value;
       exchange.startStream('application/x-ndjson', provenanceHeaders(provenance(value)));
     },
     delta({ text, logprobs }) {
-      if (text === '' && !logprobs) return undefined;
-      return exchange.write(line({ ...head(), ...field(text), done: false, ...logprobFields(logprobs?.tokens) }));
+      const certain = reader ? (reader.push(text).content ?? '') : text;
+      if (reader) call += text;
+      if (certain === '' && !logprobs) return undefined;
+      return exchange.write(line({ ...head(), ...field(certain), done: false, ...logprobFields(logprobs?.tokens) }));
     },
     async finished(finished) {
       const done = doneFields(started, finished, performance.now() - arrivedAt);
+      if (reader?.called) await exchange.write(line({ ...head(), ...callField(calledBy(call)!), done: false }));
       await exchange.write(line({ ...head(), ...field(''), ...done, matfleet: provenance(started, finished) }));
       exchange.end();
     },
   };
 }
 
-function whole(exchange: Exchange, field: Field, head: () => object, arrivedAt: number): AnswerSink {
+function whole(exchange: Exchange, field: Field, head: () => object, arrivedAt: number, mayCall: boolean): AnswerSink {
   let started: Started;
   let text = '';
   let tokens: TokenLogprob[] | undefined;
@@ -122,7 +134,12 @@ function whole(exchange: Exchange, field: Field, head: () => object, arrivedAt: 
     finished(finished: Finished) {
       const told = provenance(started, finished);
       const done = doneFields(started, finished, performance.now() - arrivedAt);
-      exchange.send(200, { ...head(), ...field(text), ...done, ...logprobFields(tokens), matfleet: told }, provenanceHeaders(told));
+      const call = mayCall ? calledBy(text) : undefined;
+      exchange.send(
+        200,
+        { ...head(), ...(call ? callField(call) : field(text)), ...done, ...logprobFields(tokens), matfleet: told },
+        provenanceHeaders(told),
+      );
     },
   };
 }

@@ -1,7 +1,9 @@
-import { Role, type GenerateRequest, type Message } from '@matfleet/protocol';
+import type { Format, GenerateRequest } from '@matfleet/protocol';
 import { z } from 'zod';
 import { badRequest } from '../http-error.js';
 import { parse } from '../parse.js';
+import { callText, resultText, toolFormat, withTools, type ToolChoice, type ToolPrompt } from '../tools.js';
+import { toTurns, type Turn } from '../turns.js';
 
 /** A request to OpenAI's API, as the agent answers it. */
 export interface OpenAiRequest {
@@ -9,6 +11,8 @@ export interface OpenAiRequest {
   readonly generate: GenerateRequest;
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** The answer may be a call of a function. */
+  readonly mayCall: boolean;
 }
 
 /** Accepted with the one value that changes nothing, so that an unmet wish never passes silently. */
@@ -40,7 +44,54 @@ const Text = z.union([
     .transform((parts) => parts.map(({ text }) => text).join('')),
 ]);
 
-const ChatMessage = z.strictObject({ role: z.enum(['system', 'developer', 'user', 'assistant']), content: Text, name: z.string().optional() });
+const ToolCall = z.strictObject({
+  id: z.string(),
+  type: z.literal('function'),
+  function: z.strictObject({ name: z.string(), arguments: z.string() }),
+  /** Of a message that was put together from a stream. */
+  index: ignored,
+});
+
+const ChatMessage = z.discriminatedUnion('role', [
+  z.strictObject({ role: z.enum(['system', 'developer', 'user']), content: Text, name: z.string().optional() }),
+  z.strictObject({
+    role: z.literal('assistant'),
+    content: Text.nullish(),
+    name: z.string().optional(),
+    refusal: z.null().optional(),
+    tool_calls: z.array(ToolCall).max(1, { error: 'this model makes one call at a time' }).optional(),
+  }),
+  z.strictObject({ role: z.literal('tool'), content: Text, tool_call_id: z.string() }),
+]);
+
+const ToolName = z.string().regex(/^[a-zA-Z0-9_-]{1,64}$/, 'up to 64 letters, digits, underscores or dashes');
+const FunctionTool = z.strictObject({
+  type: z.literal('function'),
+  function: z.strictObject({
+    name: ToolName,
+    description: z.string().optional(),
+    parameters: z.looseObject({}).optional(),
+    strict: z.boolean().nullish(),
+  }),
+});
+const Choice = z.union([
+  z.enum(['auto', 'none', 'required']),
+  z.strictObject({ type: z.literal('function'), function: z.strictObject({ name: z.string() }) }).transform(({ function: { name } }) => ({ name })),
+]);
+
+const ResponseFormat = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('text') }),
+  z.strictObject({ type: z.literal('json_object') }),
+  z.strictObject({
+    type: z.literal('json_schema'),
+    json_schema: z.strictObject({
+      name: z.string(),
+      description: z.string().optional(),
+      schema: z.looseObject({}),
+      strict: z.boolean().nullish(),
+    }),
+  }),
+]);
 
 const ChatRequest = z.strictObject({
   ...common,
@@ -48,7 +99,12 @@ const ChatRequest = z.strictObject({
   max_completion_tokens: z.number().int().min(1).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.number().int().min(0).max(20).nullish(),
-  response_format: z.strictObject({ type: z.literal('text') }).nullish(),
+  response_format: ResponseFormat.nullish(),
+  /** As llama.cpp has it: a grammar in its notation. */
+  grammar: z.string().nullish(),
+  tools: z.array(FunctionTool).max(128).nullish(),
+  tool_choice: Choice.nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
   modalities: z.tuple([z.literal('text')]).nullish(),
   store: only(false),
   metadata: ignored,
@@ -66,21 +122,64 @@ const CompletionRequest = z.strictObject({
   suffix: only(''),
 });
 
-export function toChatRequest(body: unknown): OpenAiRequest {
+export function toChatRequest(body: unknown, toolPrompt: ToolPrompt): OpenAiRequest {
   const request = parse(ChatRequest, body);
   if (request.top_logprobs != null && !request.logprobs) throw badRequest('top_logprobs needs logprobs: true', 'top_logprobs');
   const topLogprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
-  return toRequest(
-    request,
-    { messages: toMessages(request.messages), prompt: undefined },
-    request.max_completion_tokens ?? request.max_tokens,
-    topLogprobs,
-  );
+  const tools = (request.tools ?? []).map((tool) => tool.function);
+  const wanted: ToolChoice = request.tool_choice ?? 'auto';
+  const calls = toolFormat(tools, wanted);
+  const format = toFormat(request);
+  if (calls && format) throw badRequest('an answer is held to tools or to a format, not to both', 'tools');
+  const messages = withTools(toTurns(request.messages.map(toTurn)), tools, wanted, toolPrompt);
+  return {
+    ...toRequest(request, { messages, prompt: undefined }, request.max_completion_tokens ?? request.max_tokens, topLogprobs, calls ?? format),
+    mayCall: calls !== undefined,
+  };
+}
+
+function toFormat({ response_format, grammar }: z.infer<typeof ChatRequest>): Format | undefined {
+  const schema =
+    response_format?.type === 'json_schema'
+      ? response_format.json_schema.schema
+      : response_format?.type === 'json_object'
+        ? { type: 'object' }
+        : undefined;
+  if (grammar != null && schema) throw badRequest('an answer is held to a response_format or to a grammar, not to both', 'grammar');
+  if (grammar != null) return { form: { $case: 'grammar', value: grammar }, orText: false };
+  return schema && { form: { $case: 'jsonSchema', value: JSON.stringify(schema) }, orText: false };
+}
+
+const ROLES = { system: 'system', developer: 'system', user: 'user' } as const;
+
+function toTurn(message: z.infer<typeof ChatMessage>, _: number, all: readonly z.infer<typeof ChatMessage>[]): Turn {
+  switch (message.role) {
+    case 'assistant': {
+      const [call] = message.tool_calls ?? [];
+      return { role: 'model', text: call ? callText(call.function.name, parsed(call.function.arguments)) : (message.content ?? '') };
+    }
+    case 'tool': {
+      const call = all.flatMap((one) => (one.role === 'assistant' ? (one.tool_calls ?? []) : [])).find(({ id }) => id === message.tool_call_id);
+      if (!call) throw badRequest(`no call before it has the id ${JSON.stringify(message.tool_call_id)}`, 'messages.tool_call_id');
+      return { role: 'result', text: resultText(call.function.name, message.content) };
+    }
+    default:
+      return { role: ROLES[message.role], text: message.content };
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw badRequest('the arguments of a call are no JSON', 'messages.tool_calls');
+  }
 }
 
 export function toCompletionRequest(body: unknown): OpenAiRequest {
   const request = parse(CompletionRequest, body);
-  return toRequest(request, { messages: [], prompt: request.prompt }, request.max_tokens ?? 16, request.logprobs ?? undefined);
+  const input = { messages: [], prompt: request.prompt };
+  return { ...toRequest(request, input, request.max_tokens ?? 16, request.logprobs ?? undefined, undefined), mayCall: false };
 }
 
 function toRequest(
@@ -88,7 +187,8 @@ function toRequest(
   input: Pick<GenerateRequest, 'messages' | 'prompt'>,
   maxTokens: number | null | undefined,
   topLogprobs: number | undefined,
-): OpenAiRequest {
+  format: Format | undefined,
+): Omit<OpenAiRequest, 'mayCall'> {
   return {
     model,
     stream: stream ?? false,
@@ -107,12 +207,11 @@ function toRequest(
             },
       maxTokens: maxTokens ?? 0,
       task: '',
-      output: { stop: typeof stop === 'string' ? [stop] : (stop ?? []), ...(topLogprobs !== undefined && { topLogprobs }) },
+      output: {
+        stop: typeof stop === 'string' ? [stop] : (stop ?? []),
+        ...(topLogprobs !== undefined && { topLogprobs }),
+        ...(format && { format }),
+      },
     },
   };
 }
-
-const ROLES = { system: Role.ROLE_SYSTEM, developer: Role.ROLE_SYSTEM, user: Role.ROLE_USER, assistant: Role.ROLE_MODEL } as const;
-
-const toMessages = (messages: readonly z.infer<typeof ChatMessage>[]): Message[] =>
-  messages.map(({ role, content }) => ({ role: ROLES[role], parts: [{ content: { $case: 'text', value: content } }] }));

@@ -1,9 +1,11 @@
 import { FinishReason, type Finished, type TokenLogprob } from '@matfleet/protocol';
+import type { Call, CallPart } from '../tools.js';
 import type { HttpError } from '../http-error.js';
 
 // The shapes of OpenAI's API, as far as the agent fills them.
 
-export const finishReason = (reason: FinishReason): 'stop' | 'length' => (reason === FinishReason.FINISH_REASON_STOP ? 'stop' : 'length');
+export const finishReason = (reason: FinishReason, called = false): 'stop' | 'length' | 'tool_calls' =>
+  reason === FinishReason.FINISH_REASON_STOP ? (called ? 'tool_calls' : 'stop') : 'length';
 
 export const usage = (promptTokens: number, { outputTokens, cachedPromptTokens }: Finished) => ({
   prompt_tokens: promptTokens,
@@ -35,6 +37,28 @@ export function completionLogprobs(tokens: readonly TokenLogprob[], offset: numb
     }),
   };
 }
+
+const callId = (answerId: string): string => answerId.replace(/^chatcmpl-/, 'call_');
+
+/** A choice of a chunk; undefined where nothing is certain yet. */
+export function callChunk(part: CallPart, answerId: string, tokens: readonly TokenLogprob[] | undefined): object | undefined {
+  const logprobs = tokens ? chatLogprobs(tokens) : null;
+  if (part.content !== undefined) return { delta: { content: part.content }, logprobs };
+  if (part.name !== undefined)
+    return {
+      delta: { tool_calls: [{ index: 0, id: callId(answerId), type: 'function', function: { name: part.name, arguments: part.arguments ?? '' } }] },
+      logprobs,
+    };
+  if (part.arguments !== undefined) return { delta: { tool_calls: [{ index: 0, function: { arguments: part.arguments } }] }, logprobs };
+  return tokens && { delta: {}, logprobs };
+}
+
+export const callMessage = ({ name, text }: Call, answerId: string) => ({
+  role: 'assistant',
+  content: null,
+  refusal: null,
+  tool_calls: [{ id: callId(answerId), type: 'function', function: { name, arguments: text } }],
+});
 
 const ERROR_TYPES: Readonly<Record<number, string>> = { 401: 'authentication_error', 403: 'permission_error', 429: 'rate_limit_error' };
 

@@ -7,8 +7,9 @@ import { remainingMs } from '../caller-deadline.js';
 import type { Exchange } from '../exchange.js';
 import { HttpError, toHttpError } from '../http-error.js';
 import type { Route, Serving } from '../routes.js';
+import { calledBy, CallReader, type ToolPrompt } from '../tools.js';
 import { toChatRequest, toCompletionRequest, type OpenAiRequest } from './requests.js';
-import { chatLogprobs, completionLogprobs, errorBody, finishReason, modelObject, usage } from './responses.js';
+import { callChunk, callMessage, chatLogprobs, completionLogprobs, errorBody, finishReason, modelObject, usage } from './responses.js';
 
 /** How chat and completion differ once an answer runs. */
 interface Form {
@@ -82,12 +83,17 @@ const modelDetails = (
   matfleet: { model_version: modelVersionId, slice: sliceId, precision, context_tokens: contextTokens },
 });
 
-async function answer(serving: Serving, exchange: Exchange, form: Form, toRequest: (body: unknown) => OpenAiRequest): Promise<void> {
+async function answer(
+  serving: Serving,
+  exchange: Exchange,
+  form: Form,
+  toRequest: (body: unknown, toolPrompt: ToolPrompt) => OpenAiRequest,
+): Promise<void> {
   const deadlineMs = remainingMs((name) => exchange.header(name));
-  const request = toRequest(await exchange.json());
+  const request = toRequest(await exchange.json(), serving.toolPrompt);
   assertIsActive(request.model, activeModel(serving.supervisor));
   const head = { id: `${form.idPrefix}${randomUUID()}`, created: Math.floor(Date.now() / 1_000), model: request.model };
-  const sink = request.stream ? streamed(exchange, form, head, request) : whole(exchange, form, head);
+  const sink = request.stream ? streamed(exchange, form, head, request) : whole(exchange, form, head, request);
   const generate: GenerateRequest = { ...request.generate, requestId: head.id };
   try {
     await answerInto(serving.answerer, generate, sink, exchange.gone, deadlineMs);
@@ -106,7 +112,7 @@ interface Head {
 
 const event = (data: object): string => `data: ${JSON.stringify(data)}\n\n`;
 
-function streamed(exchange: Exchange, form: Form, head: Head, { includeUsage }: OpenAiRequest): AnswerSink {
+function streamed(exchange: Exchange, form: Form, head: Head, { includeUsage, mayCall }: OpenAiRequest): AnswerSink {
   const chunk = (choice: object, finish: string | null, more: object = {}): string =>
     event({
       ...{ ...head, object: form.chunkObject, choices: [{ index: 0, ...choice, finish_reason: finish }] },
@@ -115,6 +121,7 @@ function streamed(exchange: Exchange, form: Form, head: Head, { includeUsage }: 
     });
   let started: Started;
   let offset = 0;
+  const reader = mayCall ? new CallReader() : undefined;
   return {
     started(value) {
       started = value;
@@ -124,12 +131,14 @@ function streamed(exchange: Exchange, form: Form, head: Head, { includeUsage }: 
     delta({ text, logprobs }) {
       // Nothing to tell: a character is incomplete.
       if (text === '' && !logprobs) return undefined;
-      const written = exchange.write(chunk(form.chunk(text, logprobs?.tokens, offset), null));
+      const choice = reader ? callChunk(reader.push(text), head.id, logprobs?.tokens) : form.chunk(text, logprobs?.tokens, offset);
+      if (!choice) return undefined;
+      const written = exchange.write(chunk(choice, null));
       offset += text.length;
       return written;
     },
     async finished(finished) {
-      await exchange.write(chunk(form.closing, finishReason(finished.reason), { matfleet: provenance(started, finished) }));
+      await exchange.write(chunk(form.closing, finishReason(finished.reason, reader?.called), { matfleet: provenance(started, finished) }));
       if (includeUsage) await exchange.write(event({ ...head, object: form.chunkObject, choices: [], usage: usage(started.promptTokens, finished) }));
       await exchange.write('data: [DONE]\n\n');
       exchange.end();
@@ -137,7 +146,7 @@ function streamed(exchange: Exchange, form: Form, head: Head, { includeUsage }: 
   };
 }
 
-function whole(exchange: Exchange, form: Form, head: Head): AnswerSink {
+function whole(exchange: Exchange, form: Form, head: Head, { mayCall }: OpenAiRequest): AnswerSink {
   let started: Started;
   let text = '';
   let tokens: TokenLogprob[] | undefined;
@@ -151,12 +160,14 @@ function whole(exchange: Exchange, form: Form, head: Head): AnswerSink {
     },
     finished(finished: Finished) {
       const told = provenance(started, finished);
+      const call = mayCall ? calledBy(text) : undefined;
+      const choice = call ? { message: callMessage(call, head.id), logprobs: tokens ? chatLogprobs(tokens) : null } : form.whole(text, tokens);
       exchange.send(
         200,
         {
           ...head,
           object: form.object,
-          choices: [{ index: 0, ...form.whole(text, tokens), finish_reason: finishReason(finished.reason) }],
+          choices: [{ index: 0, ...choice, finish_reason: finishReason(finished.reason, call !== undefined) }],
           usage: usage(started.promptTokens, finished),
           matfleet: told,
         },

@@ -91,7 +91,25 @@ export interface Output {
   /** The answer ends before the first of these texts; up to 4. */
   stop: string[];
   /** Present: every delta tells its tokens' probabilities, with so many alternatives, up to 20. */
-  topLogprobs?: number | undefined;
+  topLogprobs?:
+    | number
+    | undefined;
+  /** Absent: any text. */
+  format?: Format | undefined;
+}
+
+/** What an answer is held to, token by token. INVALID_ARGUMENT names the place that cannot be kept to. */
+export interface Format {
+  form:
+    | //
+    /** A JSON schema, as JSON. */
+    { $case: "jsonSchema"; value: string }
+    | //
+    /** A grammar in llama.cpp's notation (GBNF). */
+    { $case: "grammar"; value: string }
+    | undefined;
+  /** With a JSON schema: or text that does not begin with a brace. */
+  orText: boolean;
 }
 
 export interface ChangeSliceRequest {
@@ -599,7 +617,7 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
 };
 
 function createBaseOutput(): Output {
-  return { stop: [], topLogprobs: undefined };
+  return { stop: [], topLogprobs: undefined, format: undefined };
 }
 
 export const Output: MessageFns<Output> = {
@@ -609,6 +627,9 @@ export const Output: MessageFns<Output> = {
     }
     if (message.topLogprobs !== undefined) {
       writer.uint32(16).uint32(message.topLogprobs);
+    }
+    if (message.format !== undefined) {
+      Format.encode(message.format, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -642,6 +663,14 @@ export const Output: MessageFns<Output> = {
             message.topLogprobs = reader.uint32();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.format = Format.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -661,6 +690,102 @@ export const Output: MessageFns<Output> = {
     const message = createBaseOutput();
     message.stop = object.stop?.map((e) => e) || [];
     message.topLogprobs = object.topLogprobs ?? undefined;
+    message.format = (object.format !== undefined && object.format !== null)
+      ? Format.fromPartial(object.format)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseFormat(): Format {
+  return { form: undefined, orText: false };
+}
+
+export const Format: MessageFns<Format> = {
+  encode(message: Format, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.form?.$case) {
+      case "jsonSchema":
+        writer.uint32(10).string(message.form.value);
+        break;
+      case "grammar":
+        writer.uint32(18).string(message.form.value);
+        break;
+    }
+    if (message.orText !== false) {
+      writer.uint32(24).bool(message.orText);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Format {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFormat();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.form = { $case: "jsonSchema", value: reader.string() };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.form = { $case: "grammar", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.orText = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Format>): Format {
+    return Format.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Format>): Format {
+    const message = createBaseFormat();
+    switch (object.form?.$case) {
+      case "jsonSchema": {
+        if (object.form?.value !== undefined && object.form?.value !== null) {
+          message.form = { $case: "jsonSchema", value: object.form.value };
+        }
+        break;
+      }
+      case "grammar": {
+        if (object.form?.value !== undefined && object.form?.value !== null) {
+          message.form = { $case: "grammar", value: object.form.value };
+        }
+        break;
+      }
+    }
+    message.orText = object.orText ?? false;
     return message;
   },
 };
