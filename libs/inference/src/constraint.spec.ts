@@ -46,7 +46,7 @@ const trie = new TokenTrie(SIZE, bytes);
 
 const sourceOf = (schema: unknown): ConstraintSource => {
   const { root, rules } = jsonSchemaGrammar(schema);
-  return new ConstraintSource(compileGrammar(root, rules), trie, bytes, [END]);
+  return new ConstraintSource(compileGrammar(root, rules), () => trie, bytes, [END]);
 };
 
 /** Feeds a text byte by byte; false where the grammar refuses one. */

@@ -1,6 +1,6 @@
 import type { Grammar } from './grammar.js';
 import { DEAD, GrammarMachine } from './grammar-machine.js';
-import { TokenMasks, type TokenMask } from './token-masks.js';
+import { TokenMasks, type SharedLocals, type TokenMask } from './token-masks.js';
 import type { TokenTrie } from './token-trie.js';
 
 /** Holds one answer to a grammar. */
@@ -25,19 +25,20 @@ export class ConstraintSource {
 
   constructor(
     private readonly grammar: Grammar,
-    private readonly trie: TokenTrie,
+    private readonly trie: () => TokenTrie,
     private readonly bytesOf: (tokenId: number) => Uint8Array,
     /** Tokens that end an answer. */
     private readonly endIds: readonly number[],
+    private readonly shared: SharedLocals = new WeakMap(),
   ) {
     this.machine = new GrammarMachine(grammar);
-    this.masks = new TokenMasks(this.machine, trie, endIds);
+    this.masks = this.newMasks();
   }
 
   open(): Constraint {
     if (this.machine.states.length > MOST_STATES) {
       this.machine = new GrammarMachine(this.grammar);
-      this.masks = new TokenMasks(this.machine, this.trie, this.endIds);
+      this.masks = this.newMasks();
     }
     const { machine, masks, bytesOf, endIds } = this;
     let state = machine.start;
@@ -61,5 +62,9 @@ export class ConstraintSource {
         return complete && stacks.length === 0;
       },
     };
+  }
+
+  private newMasks(): TokenMasks {
+    return new TokenMasks(this.grammar, this.machine, this.trie, this.shared, this.endIds);
   }
 }

@@ -1,8 +1,9 @@
 import { ConstraintSource, type Constraint } from './constraint.js';
 import type { Format } from './engine-api.js';
 import { parseGrammar } from './gbnf.js';
-import { characterExcept, choice, compileGrammar, optional, repeat, sequence, type Grammar } from './grammar.js';
+import { characterExcept, choice, compileGrammar, optional, repeat, rule, sequence, type Grammar } from './grammar.js';
 import { jsonSchemaGrammar } from './json-schema-grammar.js';
+import type { SharedLocals } from './token-masks.js';
 import { TokenTrie } from './token-trie.js';
 
 const MOST_SOURCES = 8;
@@ -10,6 +11,7 @@ const MOST_SOURCES = 8;
 /** Turns the formats that answers ask for into constraints over one vocabulary, and keeps what was learned of the latest ones. */
 export class Formats {
   private readonly sources = new Map<string, ConstraintSource>(); // in order of use
+  private readonly shared: SharedLocals = new WeakMap();
   private trie: TokenTrie | undefined;
 
   constructor(
@@ -32,7 +34,14 @@ export class Formats {
     const known = this.sources.get(key);
     this.sources.delete(key);
     const source =
-      known ?? new ConstraintSource(grammarOf(format), (this.trie ??= new TokenTrie(this.vocabSize, this.bytesOf)), this.bytesOf, this.endIds);
+      known ??
+      new ConstraintSource(
+        grammarOf(format),
+        () => (this.trie ??= new TokenTrie(this.vocabSize, this.bytesOf)),
+        this.bytesOf,
+        this.endIds,
+        this.shared,
+      );
     this.sources.set(key, source);
     if (this.sources.size > MOST_SOURCES) this.sources.delete(this.sources.keys().next().value!);
     return source;
@@ -49,5 +58,5 @@ function grammarOf(format: Format): Grammar {
     return compileGrammar(root, rules);
   }
   const { root, rules } = jsonSchemaGrammar(format.jsonSchema);
-  return compileGrammar(format.orText ? choice(root, freeText) : root, rules);
+  return format.orText ? compileGrammar(choice(root, rule('free text')), new Map([...rules, ['free text', freeText]])) : compileGrammar(root, rules);
 }

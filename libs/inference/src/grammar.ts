@@ -37,6 +37,8 @@ export interface GrammarNode {
   readonly calls: { readonly start: number; readonly to: number }[];
   readonly free: number[];
   end: boolean;
+  /** The how-manieth place of a rule that calls no other: wherever the same expression is used, what follows here is the same. */
+  readonly origin: { readonly rule: Expression; readonly ordinal: number } | undefined;
 }
 
 /** A recursive transition network over bytes. */
@@ -52,10 +54,12 @@ export function compileGrammar(root: Expression, rules: ReadonlyMap<string, Expr
   const nodes: GrammarNode[] = [];
   const starts = new Map<string, number>();
   const wanted: string[] = [];
+  let closed: Expression | undefined;
+  let ordinal = 0;
 
   const node = (): number => {
     if (nodes.length >= MAX_NODES) throw new RangeError(`the grammar is too large: more than ${MAX_NODES} places`);
-    nodes.push({ bytes: [], calls: [], free: [], end: false });
+    nodes.push({ bytes: [], calls: [], free: [], end: false, origin: closed && { rule: closed, ordinal: ordinal++ } });
     return nodes.length - 1;
   };
   const startOf = (name: string): number => {
@@ -130,10 +134,28 @@ export function compileGrammar(root: Expression, rules: ReadonlyMap<string, Expr
 
   const start = node();
   nodes[lay(root, start)]!.end = true;
-  for (let name = wanted.pop(); name !== undefined; name = wanted.pop()) nodes[lay(rules.get(name)!, starts.get(name)!)]!.end = true;
+  for (let name = wanted.pop(); name !== undefined; name = wanted.pop()) {
+    const expression = rules.get(name)!;
+    [closed, ordinal] = [callsOthers(expression) ? undefined : expression, 0];
+    nodes[lay(expression, starts.get(name)!)]!.end = true;
+  }
   for (const [name, from] of starts)
     if (callsItself(nodes, from)) throw new RangeError(`rule ${JSON.stringify(name)} calls itself before it has read anything`);
   return { nodes, start };
+}
+
+function callsOthers(expression: Expression): boolean {
+  switch (expression.kind) {
+    case 'rule':
+      return true;
+    case 'repeat':
+      return callsOthers(expression.part);
+    case 'sequence':
+    case 'choice':
+      return expression.parts.some(callsOthers);
+    default:
+      return false;
+  }
 }
 
 /** Whether a rule can be reached from its own start without reading a byte. What may be empty in between counts as read nothing. */

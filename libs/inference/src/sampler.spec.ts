@@ -101,3 +101,31 @@ describe('sampling', () => {
     expect(() => createSampler(sampling, vocab)).toThrow(message);
   });
 });
+
+describe('a choice among allowed tokens', () => {
+  it('is the one that a mask over all logits gives, however few of the best are allowed', () => {
+    const vocab = { vocabSizePerLayerInput: 400, padTokenId: 0, bosTokenId: 2 };
+    const logit = fc.float({ noNaN: true, min: -20, max: 20 });
+    const setting = fc.record({
+      temperature: fc.constantFrom(0, 0.7, 2),
+      topK: fc.constantFrom(0, 1, 8, 64),
+      topP: fc.constantFrom(0.5, 1),
+      seed: fc.nat(),
+    });
+    fc.assert(
+      fc.property(
+        fc.array(logit, { minLength: 400, maxLength: 400 }),
+        fc.uniqueArray(fc.integer({ min: 3, max: 399 }), { minLength: 1 }),
+        setting,
+        (values, ids, sampling) => {
+          const logits = Float32Array.from(values);
+          const mask = new Uint32Array(13);
+          for (const id of ids) mask[id >>> 5]! |= 1 << (id & 31);
+          const chosen = createSampler(sampling, vocab)(logits, { allows: (id) => ids.includes(id), mask: () => mask });
+          const masked = logits.map((value, id) => (ids.includes(id) ? value : -Infinity));
+          expect(chosen).toBe(createSampler(sampling, vocab)(masked));
+        },
+      ),
+    );
+  });
+});

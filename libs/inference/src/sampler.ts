@@ -4,7 +4,12 @@ import type { SamplingOptions } from './engine-api.js';
 import { isAllowed, type TokenMask } from './token-masks.js';
 
 /** Chooses the next token from one row of logits, (V) -> id, among those that are allowed. Leaves the row as it is. */
-export type Sampler = (logits: Float32Array, allowed?: Pick<Constraint, 'allows' | 'mask'>) => number;
+export type Sampler = (logits: Float32Array, allowed?: Allowed) => number;
+
+export type Allowed = Pick<Constraint, 'allows' | 'mask'>;
+
+/** Of so many best tokens each is asked for before all that are allowed are looked for. */
+const ASKED_ONE_BY_ONE = 64;
 
 /** What of a model's config says which ids can be chosen. */
 export type Choosable = Pick<ModelConfig, 'vocabSizePerLayerInput' | 'padTokenId' | 'bosTokenId'>;
@@ -26,25 +31,32 @@ export function createSampler(sampling: SamplingOptions | undefined, vocab: Choo
   if (!(Number.isInteger(topK) && topK >= 0)) throw new Error(`topK is ${topK}; it must be a whole number from 0 (no limit)`);
   if (!(topP > 0 && topP <= 1)) throw new Error(`topP is ${topP}; it must be above 0 and at most 1 (no limit)`);
 
-  const candidates = (logits: Float32Array, count: number, mask?: TokenMask): number[] => {
-    const ids = best(logits, count, vocab, mask);
-    if (ids.length > 0) return ids;
-    if (mask) throw new RangeError('no token can be chosen: the vocabulary has none that the format allows here');
-    throw new Error(`no token can be chosen: none of ${logits.length} logits is a number`);
+  const none = (why: string): never => {
+    throw new RangeError(`no token can be chosen: ${why}`);
   };
-  if (temperature === 0)
-    return (logits, allowed) => {
-      const id = candidates(logits, 1)[0]!;
-      // Mostly the model means what it was told; only otherwise is it worth knowing all that is allowed.
-      return !allowed || allowed.allows(id) ? id : candidates(logits, 1, allowed.mask())[0]!;
-    };
+  const candidates = (logits: Float32Array, count: number, allowed?: Allowed): number[] => {
+    const ids = allowed ? bestAllowed(logits, count, vocab, allowed) : best(logits, count, vocab);
+    if (ids.length === 0) none(allowed ? 'the vocabulary has none that the format allows here' : `none of ${logits.length} logits is a number`);
+    return ids;
+  };
+  if (temperature === 0) return (logits, allowed) => candidates(logits, 1, allowed)[0]!;
   const random = uniform(sampling?.seed ?? Math.floor(Math.random() * 2 ** 32));
   return (logits, allowed) => {
-    const ids = candidates(logits, topK === 0 ? Infinity : topK, allowed?.mask());
+    const ids = candidates(logits, topK === 0 ? Infinity : topK, allowed);
     // Softmax weights over what top-k kept; the best logit is subtracted so that exp never overflows.
     const weights = ids.map((id) => Math.exp((logits[id]! - logits[ids[0]!]!) / temperature));
     return ids[draw(weights, topP, random())]!;
   };
+}
+
+/** As `best`, of what is allowed. Mostly the model means what it was told, and a few questions are enough; only otherwise a mask is worth its cost. */
+function bestAllowed(logits: Float32Array, count: number, vocab: Choosable, allowed: Allowed): number[] {
+  for (const asked of [count, count + ASKED_ONE_BY_ONE])
+    if (asked <= 4 * ASKED_ONE_BY_ONE) {
+      const ids = best(logits, asked, vocab).filter((id) => allowed.allows(id));
+      if (ids.length >= count) return ids.slice(0, count);
+    }
+  return best(logits, count, vocab, allowed.mask());
 }
 
 /** Ids of the `count` highest logits, best first; equal ones in order of their ids. NaN and -Infinity never count. */

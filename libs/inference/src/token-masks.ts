@@ -1,4 +1,5 @@
 import { BOTTOM, DEAD, type GrammarMachine } from './grammar-machine.js';
+import type { Expression, Grammar } from './grammar.js';
 import type { TokenTrie } from './token-trie.js';
 
 /** One bit per token id, 32 in a word. */
@@ -7,12 +8,15 @@ export type TokenMask = Uint32Array;
 export const isAllowed = (mask: TokenMask, id: number): boolean => ((mask[id >>> 5]! >>> (id & 31)) & 1) === 1;
 
 /** What follows from one place, whatever rule it was called by. */
-interface Local {
+export interface Local {
   /** Tokens that the rule reads to their last byte: few of them by name, many of them as a mask. */
   readonly tokens: Int32Array | TokenMask;
   /** Nodes of the trie at which the rule can have ended, with more bytes to come. */
   readonly exits: readonly number[];
 }
+
+/** What was learned of rules that other grammars of the same vocabulary have too, such as that of a string. */
+export type SharedLocals = WeakMap<Expression, Map<number, Local>>;
 
 const MOST_MASKS = 256;
 const FEW = 512;
@@ -24,14 +28,19 @@ const FEW = 512;
 export class TokenMasks {
   private readonly locals = new Map<number, Local>();
   private readonly masks = new Map<number, TokenMask>(); // in order of use
-  private readonly path: Int32Array;
+  private readonly path: number[] = [];
 
   constructor(
+    private readonly grammar: Grammar,
     private readonly machine: GrammarMachine,
-    private readonly trie: TokenTrie,
+    /** Made when it is first asked for: most answers never need a mask. */
+    private readonly trieOf: () => TokenTrie,
+    private readonly shared: SharedLocals,
     private readonly endIds: readonly number[],
-  ) {
-    this.path = new Int32Array(trie.deepest + 1);
+  ) {}
+
+  private get trie(): TokenTrie {
+    return this.trieOf();
   }
 
   /** Tokens whose every byte the grammar can read from `state` on, and those that end an answer where the text may end. Kept; not to be changed. */
@@ -61,7 +70,9 @@ export class TokenMasks {
   }
 
   private localOf(place: number): Local {
-    const known = this.locals.get(place);
+    const { origin } = this.grammar.nodes[place]!;
+    const [locals, key] = origin ? [this.sharedOf(origin.rule), origin.ordinal] : [this.locals, place];
+    const known = locals.get(key);
     if (known) return known;
     const ids: number[] = [];
     const exits: number[] = [];
@@ -74,8 +85,14 @@ export class TokenMasks {
     const tokens: Local['tokens'] = ids.length <= FEW ? Int32Array.from(ids) : new Uint32Array(Math.ceil(this.trie.vocabSize / 32));
     if (tokens instanceof Uint32Array) for (const id of ids) set(tokens, id);
     const local = { tokens, exits };
-    this.locals.set(place, local);
+    locals.set(key, local);
     return local;
+  }
+
+  private sharedOf(rule: Expression): Map<number, Local> {
+    const known = this.shared.get(rule) ?? new Map<number, Local>();
+    this.shared.set(rule, known);
+    return known;
   }
 
   /** Reads all that is below a node, from `state` on. `onExit`: where the grammar's bottom was reached and tokens go on. */

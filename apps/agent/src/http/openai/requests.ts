@@ -201,8 +201,8 @@ function toRequest(
           ? undefined
           : {
               temperature,
-              topP: top_p ?? 1,
-              topK: top_k ?? 0,
+              ...(top_p != null && { topP: top_p }),
+              ...(top_k != null && { topK: top_k }),
               ...(seed != null && { seed: BigInt.asUintN(64, BigInt(seed)) }),
             },
       maxTokens: maxTokens ?? 0,
