@@ -76,7 +76,7 @@ describe("OpenAI's client", () => {
     expect(short.choices[0]!.finish_reason).toBe('length');
     expect(short.usage!.completion_tokens).toBe(3);
     const hot = (seed: number) =>
-      client.chat.completions.create({ ...ask, temperature: 2, seed, max_tokens: 20 }).then(({ choices }) => choices[0]!.message.content);
+      client.chat.completions.create({ ...ask, temperature: 2, top_p: 1, seed, max_tokens: 20 }).then(({ choices }) => choices[0]!.message.content);
     const [first, again, other] = [await hot(1), await hot(1), await hot(2)];
     expect(again).toBe(first);
     expect(other).not.toBe(first);
@@ -139,7 +139,7 @@ describe("OpenAI's client", () => {
   });
 
   it('stops the engine by going away in the middle of an answer', async () => {
-    const stream = await client.chat.completions.create({ ...ask, temperature: 2, seed: 3, stream: true });
+    const stream = await client.chat.completions.create({ ...ask, temperature: 2, top_p: 1, seed: 3, stream: true });
     let seen = 0;
     for await (const _ of stream) if (++seen === 3) break;
     const from = Date.now();
@@ -151,7 +151,7 @@ describe("OpenAI's client", () => {
 
   it('gets answers again after the engine was killed in mid-answer, and the broken stream says so', async () => {
     const { enginePid } = await agent.app.status();
-    const stream = await client.chat.completions.create({ ...ask, temperature: 2, seed: 3, stream: true });
+    const stream = await client.chat.completions.create({ ...ask, temperature: 2, top_p: 1, seed: 3, stream: true });
     const broken = (async () => {
       let seen = 0;
       for await (const _ of stream) if (++seen === 2) process.kill(enginePid, 'SIGKILL');

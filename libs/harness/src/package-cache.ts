@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
-import { mkdir, readFile, readdir } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { bin, nanoDir, repositoryRoot } from './workspace.js';
@@ -20,13 +20,15 @@ export async function nanoPackage(precision: 'int8' | 'int4' | 'fp32' = 'int8', 
   const dir = join(repositoryRoot, '.data/packages', `nano-${precision}-${block}-${key}`);
   if (!existsSync(join(dir, 'manifest.json'))) {
     await mkdir(join(repositoryRoot, '.data/packages'), { recursive: true });
+    // Specs that run side by side may all find it missing: the first one whose package is complete gives it to the others.
+    const fresh = `${dir}-${randomUUID()}`;
     const args = [
       bin.cli,
       'model',
       'import',
       nanoDir,
       '--out',
-      dir,
+      fresh,
       '--name',
       'nano',
       '--precision',
@@ -36,6 +38,10 @@ export async function nanoPackage(precision: 'int8' | 'int4' | 'fp32' = 'int8', 
     ];
     if (precision !== 'fp32') args.push('--block', String(block));
     await run(process.execPath, args, { timeout: 120_000, maxBuffer: 1 << 26 });
+    await rename(fresh, dir).catch(async (error: unknown) => {
+      await rm(fresh, { recursive: true, force: true });
+      if (!existsSync(join(dir, 'manifest.json'))) throw error;
+    });
   }
   const manifest = await readFile(join(dir, 'manifest.json'));
   const { slices } = JSON.parse(manifest.toString()) as Pick<NanoPackage, 'slices'>;

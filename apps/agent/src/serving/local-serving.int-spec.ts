@@ -179,6 +179,22 @@ describe('local serving, with no control plane anywhere', () => {
     expect(response).toMatchObject({ status: 'SERVING' });
   });
 
+  it('describes itself to tools that ask by reflection', async () => {
+    const { Client } = await import('@grpc/grpc-js');
+    const tool = new Client(`unix:${join(dir, 'agent.sock')}`, credentials.createInsecure());
+    // ServerReflectionRequest{ list_services: "*" } and, in the answer, the names as they stand.
+    const call = tool.makeBidiStreamRequest<Buffer, Buffer>(
+      '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+      (bytes) => bytes,
+      (bytes) => bytes,
+    );
+    call.write(Buffer.from([0x3a, 0x01, 0x2a]));
+    const listed = await new Promise<Buffer>((resolve, reject) => call.once('data', resolve).once('error', reject));
+    call.end();
+    tool.close();
+    expect(listed.toString('latin1')).toContain('matfleet.inference.v1.InferenceService');
+  });
+
   it('stops the engine when the client cancels', async () => {
     let deltas = 0;
     const { error } = await ask({ maxTokens: 100 }, { onDelta: (cancel) => ++deltas === 3 && cancel() });

@@ -20,6 +20,7 @@ import type { ToolPrompt } from '../http/tools.js';
 import type { LatencyRecorder } from '../latency/latency-recorder.js';
 import { Answerer } from './answer.js';
 import { provenance, provenanceHeaders } from './provenance.js';
+import { addReflection } from './reflection.js';
 import { ServingError } from './serving-error.js';
 import { clearSocketPath } from './socket-path.js';
 
@@ -90,6 +91,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
   supervisor.onChange(({ ready }) => health.setStatus(SERVICE_NAME, ready ? 'SERVING' : 'NOT_SERVING'));
   const server = new Server({ 'grpc.max_receive_message_length': MAX_REQUEST_BYTES });
   health.addToServer(server);
+  addReflection(server);
   server.addService(InferenceServiceService, {
     generate: (call: ServerWritableStream<GenerateRequest, GenerateResponse>) => void serve(call),
     changeSlice: (
