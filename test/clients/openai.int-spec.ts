@@ -138,6 +138,25 @@ describe("OpenAI's client", () => {
     for (const { choices } of await Promise.all(answers)) expect(choices[0]!.message.content).toBe(expected);
   });
 
+  it('lets an interactive request pass those that wait in the background', async () => {
+    const { enginePid } = await agent.app.status();
+    process.kill(enginePid, 'SIGSTOP');
+    const order: string[] = [];
+    const send = (priority: string) =>
+      client.chat.completions.create(ask, { headers: { 'x-matfleet-priority': priority } }).then(() => order.push(priority));
+    const first = send('normal');
+    while ((await agent.app.status()).queueLength > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const waiting = [send('background')];
+    while ((await agent.app.status()).queueLength < 1) await new Promise((resolve) => setTimeout(resolve, 10));
+    waiting.push(send('interactive'));
+    while ((await agent.app.status()).queueLength < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+    process.kill(enginePid, 'SIGCONT');
+    await Promise.all([first, ...waiting]);
+    expect(order).toEqual(['normal', 'interactive', 'background']);
+    expect(await errorOf(client.chat.completions.create(ask, { headers: { 'x-matfleet-priority': 'urgent' } }))).toMatchObject({ status: 400 });
+  });
+
   it('stops the engine by going away in the middle of an answer', async () => {
     const stream = await client.chat.completions.create({ ...ask, temperature: 2, top_p: 1, seed: 3, stream: true });
     let seen = 0;

@@ -6,7 +6,7 @@ import { EngineError, type EngineEvent, type EngineFinished, type EngineRequest,
 import type { Supervisor } from '../engine/supervisor.js';
 import type { LatencyRecorder, LatencySample } from '../latency/latency-recorder.js';
 import { expectedTtftMs, retryAfterMs, type Pace } from './admission.js';
-import { toEngineRequest } from './request.js';
+import { toClaim, toEngineRequest } from './request.js';
 import { checkHeld, RunningAnswers } from './running-answers.js';
 import { refused, ServingError } from './serving-error.js';
 import { TurnQueue } from './turn-queue.js';
@@ -76,6 +76,7 @@ export class Answerer {
   async answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, { expected, remainingMs }: Terms = {}): Promise<void> {
     const arrivedAt = performance.now();
     const engineRequest = toEngineRequest(request);
+    const claim = toClaim(request);
     if (this.#closed) throw new ServingError(status.UNAVAILABLE, 'the agent is stopping');
     if (!this.options.supervisor.stats().spec) throw noSlice();
     using bound = within(this.options.maxAnswerMs, signal);
@@ -89,7 +90,7 @@ export class Answerer {
         `the first token is expected in ${Math.ceil(ttftMs)} ms, after the deadline in ${Math.floor(remainingMs)} ms; ${load.running} answers run and ${load.waiting} wait`,
         retryAfterMs(load, this.#pace),
       );
-    const entry = this.#queue.enter(deadline);
+    const entry = this.#queue.enter(deadline, claim);
     if (entry === 'full')
       throw refused(
         status.RESOURCE_EXHAUSTED,

@@ -1,5 +1,6 @@
-import { Role, type Format, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
+import { Priority, Role, type Format, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
 import type { ChatMessage, EngineRequest } from '../engine/engine-host.js';
+import type { Claim } from './turn-queue.js';
 import { invalid } from './serving-error.js';
 
 const MAX_MESSAGES = 1_000;
@@ -11,6 +12,19 @@ const ROLES: Partial<Record<Role, ChatMessage['role']>> = {
   [Role.ROLE_USER]: 'user',
   [Role.ROLE_MODEL]: 'model',
 };
+
+const MAX_CALLER_CHARACTERS = 128;
+
+const PRIORITIES: Partial<Record<Priority, Claim['priority']>> = {
+  [Priority.PRIORITY_INTERACTIVE]: 'interactive',
+  [Priority.PRIORITY_BACKGROUND]: 'background',
+};
+
+/** Whose turn the request asks for. */
+export function toClaim({ caller = '', priority = Priority.PRIORITY_UNSPECIFIED }: GenerateRequest): Claim {
+  if (caller.length > MAX_CALLER_CHARACTERS) throw invalid(`caller has ${caller.length} characters; the most is ${MAX_CALLER_CHARACTERS}`);
+  return { caller, priority: PRIORITIES[priority] ?? 'normal' };
+}
 
 const MAX_STOPS = 4;
 const MAX_STOP_CHARACTERS = 256;

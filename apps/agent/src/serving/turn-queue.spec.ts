@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { TurnQueue } from './turn-queue.js';
+import { TurnQueue, type Claim, type Priority } from './turn-queue.js';
 
 const forever = new AbortController().signal;
 
@@ -38,5 +38,41 @@ describe('turn queue', () => {
         expect([queue.held, queue.waiting]).toEqual([0, 0]);
       }),
     );
+  });
+});
+
+describe('turns among callers', () => {
+  /** Fills the queue while one holds the turn; the order in which the others get it. */
+  async function orderOf(claims: readonly Claim[]): Promise<string[]> {
+    const queue = new TurnQueue(claims.length);
+    const release = await (queue.enter(forever) as Promise<() => void>);
+    const order: string[] = [];
+    const done = claims.map(async (claim, index) => {
+      const give = await (queue.enter(forever, claim) as Promise<() => void>);
+      order.push(`${claim.caller}${index}`);
+      give();
+    });
+    release();
+    await Promise.all(done);
+    return order;
+  }
+  const claim = (caller: string, priority: Priority = 'normal'): Claim => ({ caller, priority });
+
+  it('alternate, however much one of them asks', async () => {
+    expect(await orderOf([claim('a'), claim('a'), claim('a'), claim('b'), claim('b'), claim('c')])).toEqual(['a0', 'b3', 'c5', 'a1', 'b4', 'a2']);
+  });
+
+  it('go by class first', async () => {
+    expect(await orderOf([claim('a', 'background'), claim('b'), claim('c', 'interactive'), claim('d', 'interactive')])).toEqual([
+      'c2',
+      'd3',
+      'b1',
+      'a0',
+    ]);
+  });
+
+  it('pass nobody over more than sixteen times', async () => {
+    const order = await orderOf([claim('slow', 'background'), ...Array.from({ length: 20 }, () => claim('busy', 'interactive'))]);
+    expect(order.indexOf('slow0')).toBe(16);
   });
 });

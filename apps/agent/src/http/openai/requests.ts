@@ -34,7 +34,8 @@ const common = {
   presence_penalty: only(0),
   frequency_penalty: only(0),
   logit_bias: z.strictObject({}).nullish(),
-  user: ignored,
+  /** Callers take turns. */
+  user: z.string().max(128).nullish(),
 };
 
 const Text = z.union([
@@ -183,7 +184,7 @@ export function toCompletionRequest(body: unknown): OpenAiRequest {
 }
 
 function toRequest(
-  { model, stream, stream_options, temperature, top_p, top_k, seed, stop }: z.infer<z.ZodObject<typeof common>>,
+  { model, stream, stream_options, temperature, top_p, top_k, seed, stop, user }: z.infer<z.ZodObject<typeof common>>,
   input: Pick<GenerateRequest, 'messages' | 'prompt'>,
   maxTokens: number | null | undefined,
   topLogprobs: number | undefined,
@@ -195,6 +196,7 @@ function toRequest(
     includeUsage: stream_options?.include_usage ?? false,
     generate: {
       requestId: '',
+      ...(user != null && { caller: user }),
       ...input,
       sampling:
         temperature == null

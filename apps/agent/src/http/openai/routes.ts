@@ -4,6 +4,7 @@ import { provenance, provenanceHeaders } from '../../serving/provenance.js';
 import { activeModel, assertIsActive } from '../active-model.js';
 import { answerInto, type AnswerSink } from '../answering.js';
 import { remainingMs } from '../caller-deadline.js';
+import { priorityOf } from '../caller-priority.js';
 import type { Exchange } from '../exchange.js';
 import { HttpError, toHttpError } from '../http-error.js';
 import type { Route, Serving } from '../routes.js';
@@ -90,11 +91,12 @@ async function answer(
   toRequest: (body: unknown, toolPrompt: ToolPrompt) => OpenAiRequest,
 ): Promise<void> {
   const deadlineMs = remainingMs((name) => exchange.header(name));
+  const priority = priorityOf(exchange.header('x-matfleet-priority'));
   const request = toRequest(await exchange.json(), serving.toolPrompt);
   assertIsActive(request.model, activeModel(serving.supervisor));
   const head = { id: `${form.idPrefix}${randomUUID()}`, created: Math.floor(Date.now() / 1_000), model: request.model };
   const sink = request.stream ? streamed(exchange, form, head, request) : whole(exchange, form, head, request);
-  const generate: GenerateRequest = { ...request.generate, requestId: head.id };
+  const generate: GenerateRequest = { ...request.generate, requestId: head.id, ...priority };
   try {
     await answerInto(serving.answerer, generate, sink, exchange.gone, deadlineMs);
   } catch (error) {

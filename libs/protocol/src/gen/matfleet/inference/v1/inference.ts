@@ -29,6 +29,15 @@ export enum Role {
   UNRECOGNIZED = -1,
 }
 
+/** Unspecified is normal. */
+export enum Priority {
+  PRIORITY_UNSPECIFIED = 0,
+  PRIORITY_NORMAL = 1,
+  PRIORITY_INTERACTIVE = 2,
+  PRIORITY_BACKGROUND = 3,
+  UNRECOGNIZED = -1,
+}
+
 /** What a slice that takes over does with the context that another one computed. */
 export enum SwitchMode {
   SWITCH_MODE_UNSPECIFIED = 0,
@@ -83,7 +92,15 @@ export interface GenerateRequest {
     | Output
     | undefined;
   /** Instead of messages: text that the model continues, after <bos> and without the chat template. */
-  prompt?: string | undefined;
+  prompt?:
+    | string
+    | undefined;
+  /** Where several requests wait for the engine, a higher class goes first, and callers of one class take turns. */
+  priority?:
+    | Priority
+    | undefined;
+  /** Whose turn it is, for example an application's name or its user's; up to 128 characters. */
+  caller?: string | undefined;
 }
 
 /** The form of an answer. */
@@ -474,6 +491,8 @@ function createBaseGenerateRequest(): GenerateRequest {
     sliceId: undefined,
     output: undefined,
     prompt: undefined,
+    priority: undefined,
+    caller: undefined,
   };
 }
 
@@ -502,6 +521,12 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.prompt !== undefined) {
       writer.uint32(90).string(message.prompt);
+    }
+    if (message.priority !== undefined) {
+      writer.uint32(96).int32(message.priority);
+    }
+    if (message.caller !== undefined) {
+      writer.uint32(106).string(message.caller);
     }
     return writer;
   },
@@ -583,6 +608,22 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.prompt = reader.string();
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.priority = reader.int32() as any;
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.caller = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -612,6 +653,8 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
       ? Output.fromPartial(object.output)
       : undefined;
     message.prompt = object.prompt ?? undefined;
+    message.priority = object.priority ?? undefined;
+    message.caller = object.caller ?? undefined;
     return message;
   },
 };
