@@ -29,7 +29,7 @@ export interface LocalHttp {
 /** Beyond what one device's applications need; each one holds memory. */
 const MAX_CONNECTIONS = 256;
 
-/** The APIs of OpenAI and Ollama on one port. */
+/** The APIs of OpenAI and Ollama on one port. On node:http alone: ten routes need no framework, and nothing stands between a caller that goes away and the engine. */
 export function createLocalHttp(options: HttpOptions, serving: Serving): LocalHttp {
   const { address } = options;
   if (!isLoopback(address.host) && options.token === undefined)
