@@ -27,7 +27,7 @@ export async function* generate(
   options: GenerateOptions,
   chunkTokens: number,
   textStream: () => TextStream,
-  constrain: (format: Format) => Constraint,
+  constrain: (format: Format) => Constraint = noVocabulary,
   now: () => number = () => performance.now(),
 ): AsyncGenerator<TokenEvent, GenerateResult> {
   const startedAt = now();
@@ -127,6 +127,10 @@ export async function* generate(
     await breathe();
   }
 }
+
+const noVocabulary = (): never => {
+  throw new RangeError('an answer can be held to a format only where there is a vocabulary');
+};
 
 /** Passes block their thread; between two, timers, sockets and an abort get their turn. */
 const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
