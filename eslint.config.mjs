@@ -71,12 +71,12 @@ export default tseslint.config(
             },
             {
               sourceTag: 'scope:control-plane',
-              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:filter', 'scope:model', 'scope:protocol'],
+              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:filter', 'scope:history', 'scope:model', 'scope:protocol'],
               bannedExternalImports: banned('onnxruntime-*'),
             },
             {
               sourceTag: 'scope:cli',
-              onlyDependOnLibsWithTags: ['scope:cli', 'scope:model', 'scope:inference'],
+              onlyDependOnLibsWithTags: ['scope:cli', 'scope:history', 'scope:model', 'scope:inference'],
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
@@ -119,7 +119,7 @@ export default tseslint.config(
       '**/*.processor.ts',
       'apps/control-plane/src/gateway/**',
       // The join token's text form is part of the contract; nothing of protobuf or gRPC is in it.
-      'apps/control-plane/src/access/join-token.service.ts',
+      'apps/control-plane/src/identity/join-token.service.ts',
     ],
     rules: {
       'no-restricted-imports': [

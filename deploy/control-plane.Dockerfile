@@ -26,6 +26,7 @@ LABEL org.opencontainers.image.title="matfleet control plane" org.opencontainers
 WORKDIR /opt/matfleet
 COPY --from=dependencies /src ./
 COPY --from=build /src/libs/filter/dist libs/filter/dist
+COPY --from=build /src/libs/history/dist libs/history/dist
 COPY --from=build /src/libs/model/dist libs/model/dist
 COPY --from=build /src/libs/protocol/dist libs/protocol/dist
 COPY --from=build /src/apps/control-plane/dist apps/control-plane/dist

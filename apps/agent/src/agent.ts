@@ -3,25 +3,18 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
-  channelOptions,
-  deviceCredentials,
   DeviceSession,
-  enrol,
   fetchChunk,
   fetchManifest,
   JournalFile,
-  loadIdentity,
   Reconciler,
   RemoteInferences,
-  retryPlan,
   revert,
-  targetOf,
   writeFileDurably,
-  type Identity,
   type Slot,
 } from '@matfleet/device';
 import { largestMatrixBytes, mappedBytes, sliceById } from '@matfleet/model';
-import { ArtifactServiceClient, DeviceServiceClient, Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
+import { Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, CandidateRejected, engineSpec } from './activation.js';
 import { ChunkStore } from './chunk-store.js';
@@ -34,9 +27,13 @@ import { isNews, readCondition } from './hardware/condition.js';
 import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
+import { Membership } from './membership.js';
 import { createLocalServing, type LocalAddress, type LocalServing } from './serving/local-serving.js';
 import { ServingError } from './serving/serving-error.js';
 import { AGENT_VERSION } from './version.js';
+
+/** For a step towards a slice to end before the models are removed under it. */
+const WIPE_WAIT_MS = 10_000;
 
 /** The loops of one device and how they are wired: serve locally, hold the session, move towards what is desired. */
 export class Agent {
@@ -50,9 +47,9 @@ export class Agent {
   private readonly serving: LocalServing;
   private readonly remote: RemoteInferences;
   private readonly reconciler: Reconciler;
-  private identity: Identity | undefined;
+  private readonly membership: Membership | undefined;
+  private readonly reconciling = new AbortController();
   private session: DeviceSession | undefined;
-  private artifacts: ArtifactServiceClient | undefined;
   private capabilities: Capabilities | undefined;
   private online = false;
   private toldCondition: Condition | undefined;
@@ -65,7 +62,11 @@ export class Agent {
     mkdirSync(config.data, { recursive: true, mode: 0o700 });
     this.journal = new JournalFile(join(config.data, 'journal.json'), Date.now());
     this.store = new ChunkStore(config.data);
-    this.identity = loadIdentity(join(config.data, 'identity'));
+    const { join: joinUrl, token, name: deviceName, data: dataDir } = config;
+    if (joinUrl) {
+      const renewed = (): void => this.session?.redialNext();
+      this.membership = new Membership({ joinUrl, token, deviceName, dataDir, log, renewed, wipe: () => this.wipe() });
+    }
     this.host = createEngineHost({
       modelMemoryBytes: config.modelMemory ?? 0,
       availableMemoryBytes: () => measureMemory().availableBytes,
@@ -86,8 +87,8 @@ export class Agent {
       queueLimit: config.queueLimit,
       stopTimeoutMs: 2_000,
       state: () => ({
-        deviceId: this.identity?.deviceId ?? '',
-        deviceName: this.identity?.deviceName ?? config.name,
+        deviceId: this.membership?.identity?.deviceId ?? '',
+        deviceName: this.membership?.identity?.deviceName ?? config.name,
         online: this.online,
         desiredGeneration: this.journal.current.desired?.generation ?? 0,
         observedGeneration: this.journal.current.active?.generation ?? 0,
@@ -103,8 +104,9 @@ export class Agent {
     this.reconciler = new Reconciler({
       journal: this.journal,
       view: (slot) => this.store.view(slot),
-      canFetch: () => this.artifacts !== undefined && this.online,
-      fetchManifest: async (slot) => this.store.putManifest(slot.modelVersionId, await fetchManifest(this.artifacts!, slot.modelVersionId)),
+      canFetch: () => this.membership?.artifacts !== undefined && this.online,
+      fetchManifest: async (slot) =>
+        this.store.putManifest(slot.modelVersionId, await fetchManifest(this.membership!.artifacts!, slot.modelVersionId)),
       fetch: (slot, chunkIds, signal) => this.fetch(slot, chunkIds, signal),
       activate: (slot, signal) => this.activate(slot, signal),
       tidy: () => {
@@ -129,7 +131,7 @@ export class Agent {
     const announce = (): void => this.announce(address);
     announce();
     this.supervisor.onChange(announce);
-    this.loops = [this.reconciler.run(this.stopping.signal), this.fleetLoop()];
+    this.loops = [this.reconciler.run(AbortSignal.any([this.stopping.signal, this.reconciling.signal])), this.fleetLoop()];
     return address;
   }
 
@@ -138,27 +140,18 @@ export class Agent {
     this.reconciler.nudge();
     this.remote.abortAll();
     await Promise.all([this.serving.stop(), this.supervisor.stop(), Promise.race([Promise.allSettled(this.loops), delay(3_000)])]);
-    this.artifacts?.close();
+    this.membership?.close();
   }
 
   // -- the fleet
 
   private async fleetLoop(): Promise<void> {
-    const { join: joinUrl } = this.config;
+    const { membership } = this;
     const { signal } = this.stopping;
-    if (!joinUrl) return;
-    for (let failures = 0; !this.identity && !signal.aborted; failures += 1) {
-      if (failures > 0) await delay(retryPlan(failures, Math.random()).beforeMs, undefined, { signal }).catch(() => {});
-      if (signal.aborted) return;
-      await this.join(joinUrl).catch((error: Error) => this.log.error({ reason: error.message }, 'cannot enrol yet'));
-    }
-    const { identity } = this;
-    if (!identity || signal.aborted) return;
+    if (!membership || !(await membership.join(signal))) return;
     this.capabilities = await probeHardware(this.config.data, { modelMemoryBytes: this.config.modelMemory ?? 0 });
-    const credentials = deviceCredentials(identity);
-    this.artifacts = new ArtifactServiceClient(targetOf(joinUrl), credentials, channelOptions);
     this.session = new DeviceSession({
-      dial: () => new DeviceServiceClient(targetOf(joinUrl), credentials, channelOptions),
+      dial: () => membership.dial(),
       handlers: {
         hello: () => this.hello(),
         heartbeat: (roundTripMs) => {
@@ -185,16 +178,23 @@ export class Agent {
           if (!online) this.remote.abortAll();
           else this.reconciler.nudge();
         },
+        welcomed: ({ renewInMs }) => renewInMs !== undefined && membership.renewIn(Number(renewInMs)),
+        refused: (refusal) => membership.refused(refusal),
       },
     });
     this.reconciler.reportPosition();
     await this.session.run(signal);
   }
 
-  private async join(joinUrl: string): Promise<void> {
-    if (!this.config.token) throw new Error('this device has not enrolled yet and was given no join token (--token or MATFLEET_TOKEN)');
-    this.identity = await enrol({ joinUrl, token: this.config.token, deviceName: this.config.name, directory: join(this.config.data, 'identity') });
-    this.log.info({ deviceId: this.identity.deviceId, deviceName: this.identity.deviceName }, 'enrolled');
+  /** Nothing of the fleet's models stays on this device. */
+  private async wipe(): Promise<void> {
+    this.reconciling.abort();
+    this.reconciler.nudge();
+    await Promise.race([this.loops[0], delay(WIPE_WAIT_MS)]);
+    this.remote.abortAll();
+    await this.supervisor.clear();
+    this.journal.update(() => ({}));
+    await this.store.clear();
   }
 
   private hello(): Hello {
@@ -243,7 +243,7 @@ export class Agent {
     tell();
     this.log.info({ generation: slot.generation, chunks: wanted.length, totalBytes: Number(totalBytes) }, 'fetching');
     for (const chunk of wanted)
-      await fetchChunk(this.artifacts!, chunk, this.store.chunkPath(chunk.id), {
+      await fetchChunk(this.membership!.artifacts!, chunk, this.store.chunkPath(chunk.id), {
         signal,
         onBytes: (count) => {
           fetchedBytes += BigInt(count);

@@ -10,8 +10,7 @@ export class ChunkStore {
   private cached: { readonly id: string; readonly manifest: Manifest } | undefined;
 
   constructor(readonly directory: string) {
-    mkdirSync(join(directory, 'chunks'), { recursive: true });
-    mkdirSync(join(directory, 'models'), { recursive: true });
+    this.makeDirectories();
   }
 
   chunkPath(id: string): string {
@@ -87,5 +86,16 @@ export class ChunkStore {
     for (const name of await readdir(join(this.directory, 'models')))
       if (!versions.has(name)) await rm(join(this.directory, 'models', name), { recursive: true, force: true });
     return removed;
+  }
+
+  /** Removes everything: chunks, manifests, and what was prepared from them. */
+  async clear(): Promise<void> {
+    this.cached = undefined;
+    for (const name of ['models', 'prepared', 'chunks']) await rm(join(this.directory, name), { recursive: true, force: true });
+    this.makeDirectories();
+  }
+
+  private makeDirectories(): void {
+    for (const name of ['chunks', 'models']) mkdirSync(join(this.directory, name), { recursive: true });
   }
 }

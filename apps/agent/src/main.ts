@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { deviceKey, publicKeyHashOf } from '@matfleet/device';
 import { Command } from 'commander';
 import { pino } from 'pino';
 import { Agent } from './agent.js';
@@ -26,12 +28,13 @@ const command = new Command('matfleet-agent')
   .option('--queue-limit <number>', 'inferences that may wait (default: 8)')
   .option('--memory-limit <kind>', 'cgroup or watchdog (default: what works)')
   .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
+  .option('--show-key', "print the SHA-256 of this device's public key, making the key if there is none, and end")
   .option('--config <file>', 'the same settings as JSON, in camel case');
 
-const flags = command.parse().opts<Record<string, unknown> & { config?: string }>();
+const flags = command.parse().opts<Record<string, unknown> & { config?: string; showKey?: boolean }>();
 
 function readConfig(): Config {
-  const { config: path = process.env['MATFLEET_CONFIG'], ...rest } = flags;
+  const { config: path = process.env['MATFLEET_CONFIG'], showKey: _showKey, ...rest } = flags;
   let file: Record<string, unknown> = {};
   if (path) {
     try {
@@ -49,6 +52,11 @@ try {
 } catch (error) {
   console.error((error as Error).message);
   process.exit(2);
+}
+
+if (flags.showKey) {
+  console.log(publicKeyHashOf(await deviceKey(join(config.data, 'identity'))));
+  process.exit(0);
 }
 
 const log = pino({ level: config.logLevel, base: { device: config.name } });

@@ -1,15 +1,16 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { AccessModule } from './access/access.module.js';
 import { AssignmentModule } from './assignment/assignment.module.js';
+import { AuditModule } from './audit/audit.module.js';
 import { CatalogModule } from './catalog/catalog.module.js';
 import type { Config } from './config.js';
 import { ConfigModule } from './config.module.js';
 import { DatabaseModule } from './database/database.module.js';
-import { EnrolmentModule } from './access/enrolment.module.js';
 import { EventsModule } from './events/events.module.js';
 import { FleetModule } from './fleet/fleet.module.js';
 import { GatewayModule } from './gateway/gateway.module.js';
 import { GraphqlModule } from './graphql.module.js';
+import { IdentityModule } from './identity/identity.module.js';
 import { InferenceModule } from './inference/inference.module.js';
 import { QueueModule } from './queue/queue.module.js';
 import { ReplicasModule } from './replicas/replicas.module.js';
@@ -31,7 +32,8 @@ export class AppModule {
         QueueModule.forRoot({ databaseUrl, redisUrl: config.redisUrl }),
         GraphqlModule,
         AccessModule,
-        EnrolmentModule,
+        AuditModule,
+        IdentityModule,
         CatalogModule,
         FleetModule,
         AssignmentModule,

@@ -7,13 +7,13 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
+import { enrolledDevice } from '../../../test/support/enrolled-device.js';
 import { createDatabase, type TestDatabase } from '../../../test/support/database.js';
 import { sha256, manifestOnlyPackage } from '../../../test/support/manifest-only-package.js';
 import { ApiKeyService } from './access/api-key.service.js';
 import { createApplication } from './application.js';
 import { parseConfig } from './config.js';
 import { migrate } from './database/migrate.js';
-import { FleetService } from './fleet/fleet.service.js';
 import { createLogger, PinoNestLogger } from './telemetry.js';
 
 describe('the HTTP application', () => {
@@ -135,9 +135,8 @@ describe('the HTTP application', () => {
       (await (await sendJson('/graphql', { query })).json()) as { data: Record<string, unknown>; errors?: unknown };
 
     it('change by a merge patch, and REST and GraphQL find the device by them', async () => {
-      const fleet = app.get(FleetService, { strict: false });
-      const { id } = await fleet.register('key-of-a-kiosk', 'kiosk', () => Promise.resolve());
-      await fleet.register('key-of-another', 'other', () => Promise.resolve());
+      const id = await enrolledDevice(app, 'kiosk');
+      await enrolledDevice(app, 'other');
       expect((await patchLabels(id, { site: 'berlin', ring: 'canary' })).status).toBe(200);
       expect(await (await patchLabels(id, { site: 'rome', ring: null })).json()).toMatchObject({ name: 'kiosk', labels: { site: 'rome' } });
 

@@ -35,6 +35,12 @@ const Env = z
       .regex(/^[^\s:/]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$/, 'host:port')
       .optional(),
     MATFLEET_INSECURE_DEVICE_PORT: flag,
+    MATFLEET_DEVICE_CERTIFICATE_SECONDS: z.coerce
+      .number()
+      .int()
+      .min(3)
+      .max(365 * 86_400)
+      .default(30 * 86_400),
     MATFLEET_HEARTBEAT_MS: milliseconds(100, 5_000),
     MATFLEET_LEASE_MS: milliseconds(300, 15_000),
     MATFLEET_SESSION_AGE_MS: milliseconds(1_000, 45 * 60_000),
@@ -85,6 +91,8 @@ const Env = z
     /** host:port at which the other replicas reach this one's device port, where that is not its host and port. */
     replicaAddress: env.MATFLEET_REPLICA_ADDRESS,
     insecureDevicePort: env.MATFLEET_INSECURE_DEVICE_PORT,
+    /** Life of a device's certificate; renewed at two thirds of it. */
+    deviceCertificateSeconds: env.MATFLEET_DEVICE_CERTIFICATE_SECONDS,
     heartbeatMs: env.MATFLEET_HEARTBEAT_MS,
     leaseMs: env.MATFLEET_LEASE_MS,
     /** A device's stream is ended after about so long, ± 20 %; it comes back at once. */

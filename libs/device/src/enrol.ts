@@ -1,12 +1,17 @@
-import { createHash, createPrivateKey, createPublicKey, webcrypto } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { createHash, createPrivateKey, createPublicKey, webcrypto, X509Certificate } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
 import { ChannelCredentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { DeviceServiceClient, parseJoinToken, type EnrollResponse } from '@matfleet/protocol';
 import { z } from 'zod';
 import { channelOptions, targetOf } from './channel.js';
-import { readStateFile, writeFileDurably } from './state-file.js';
+import { readStateFile, syncDirectory, writeFileDurably } from './state-file.js';
+
+/** Of the certificate in `identity.json`. */
+export const KEY_FILE = 'device.key';
+/** Of the certificate that is being asked for. */
+export const NEXT_KEY_FILE = 'next.key';
 
 const Stored = z.object({ deviceId: z.string().min(1), deviceName: z.string(), certificatePem: z.string(), caPem: z.string() });
 
@@ -23,12 +28,45 @@ export interface EnrolOptions {
   readonly timeoutMs?: number;
 }
 
-/** The identity of an earlier enrolment, or undefined. */
+/** An operator has to accept this device first: ask again. */
+export class EnrolmentPending extends Error {
+  constructor(
+    readonly deviceName: string,
+    readonly publicKeyHash: string,
+    readonly retryAfterMs: number,
+  ) {
+    super(`${deviceName} waits for an operator: matfleet device accept ${deviceName} (key ${publicKeyHash})`);
+    this.name = 'EnrolmentPending';
+  }
+}
+
+/**
+ * The identity of an earlier enrolment, or undefined. The certificate says which key counts: a renewal that was cut off after it had
+ * stored the certificate is completed here.
+ */
 export function loadIdentity(directory: string): Identity | undefined {
-  const keyPath = join(directory, 'device.key');
-  if (!existsSync(keyPath)) return undefined;
   const stored = readStateFile(join(directory, 'identity.json'), Stored);
-  return stored && { ...stored, keyPem: readFileSync(keyPath, 'utf8') };
+  if (!stored) return undefined;
+  const [keyPath, nextPath] = [join(directory, KEY_FILE), join(directory, NEXT_KEY_FILE)];
+  const certificate = new X509Certificate(stored.certificatePem);
+  for (const path of [keyPath, nextPath]) {
+    const keyPem = existsSync(path) ? readFileSync(path, 'utf8') : undefined;
+    if (keyPem === undefined || !certificate.checkPrivateKey(createPrivateKey(keyPem))) continue;
+    if (path === nextPath) replaceKey(directory);
+    return { ...stored, keyPem };
+  }
+  return undefined;
+}
+
+/** Keeps an identity: what `loadIdentity` answers next. */
+export function storeIdentity(directory: string, { keyPem: _key, ...stored }: Identity): void {
+  writeFileDurably(join(directory, 'identity.json'), `${JSON.stringify(stored, null, 2)}\n`);
+}
+
+/** The key of the next certificate takes the place of the last one's. */
+export function replaceKey(directory: string): void {
+  renameSync(join(directory, NEXT_KEY_FILE), join(directory, KEY_FILE));
+  syncDirectory(directory);
 }
 
 /**
@@ -38,17 +76,15 @@ export function loadIdentity(directory: string): Identity | undefined {
 export async function enrol(options: EnrolOptions): Promise<Identity> {
   const { joinUrl, deviceName, directory, timeoutMs = 15_000 } = options;
   const { caSha256 } = parseJoinToken(options.token);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  chmodSync(directory, 0o700);
-  const keyPem = await deviceKey(join(directory, 'device.key'));
+  const keyPem = await deviceKey(directory);
   const caPem = await pinnedCa(joinUrl, caSha256, timeoutMs);
   const client = enrolmentClient(joinUrl, caPem);
   try {
     const identity = await requestIdentity(client, { token: options.token, deviceName, keyPem, caPem, timeoutMs });
-    const { keyPem: _key, ...stored } = identity;
-    writeFileDurably(join(directory, 'identity.json'), `${JSON.stringify(stored, null, 2)}\n`);
+    storeIdentity(directory, identity);
     return identity;
   } catch (cause) {
+    if (cause instanceof EnrolmentPending) throw cause;
     throw new Error(`${joinUrl} refused the enrolment: ${(cause as Error).message}`, { cause });
   } finally {
     client.close();
@@ -81,6 +117,7 @@ export async function requestIdentity(client: DeviceServiceClient, options: Iden
       (error: ServiceError | null, response) => (error ? reject(new Error(error.details || error.message, { cause: error })) : resolve(response)),
     ),
   );
+  if (answer.pending) throw new EnrolmentPending(answer.deviceName || deviceName, publicKeyHashOf(keyPem), answer.retryAfterMs);
   return { deviceId: answer.deviceId, deviceName: answer.deviceName || deviceName, certificatePem: answer.certificatePem, caPem, keyPem };
 }
 
@@ -91,14 +128,29 @@ export async function newDeviceKey(): Promise<string> {
   return createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' }) as string;
 }
 
-async function deviceKey(path: string): Promise<string> {
+/** SHA-256 of the public key (SPKI, DER), lower-case hex: how operators name a key. */
+export const publicKeyHashOf = (keyPem: string): string =>
+  createHash('sha256')
+    .update(createPublicKey(createPrivateKey(keyPem)).export({ format: 'der', type: 'spki' }))
+    .digest('hex');
+
+/** This device's key, made at the first call. The directory is for the owner alone. */
+export function deviceKey(directory: string): Promise<string> {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  chmodSync(directory, 0o700);
+  return keptKey(join(directory, KEY_FILE));
+}
+
+/** The key in this file, made and kept where there is none. */
+export async function keptKey(path: string): Promise<string> {
   if (existsSync(path)) return readFileSync(path, 'utf8');
   const pem = await newDeviceKey();
   writeFileDurably(path, pem);
   return pem;
 }
 
-async function certificateRequest(keyPem: string, deviceName: string): Promise<string> {
+/** PEM, signed by its key. */
+export async function certificateRequest(keyPem: string, deviceName: string): Promise<string> {
   // Loaded only while enrolling: it costs memory that a daemon does not need again.
   await import('reflect-metadata');
   const { Pkcs10CertificateRequestGenerator, cryptoProvider } = await import('@peculiar/x509');

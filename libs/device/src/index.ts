@@ -6,6 +6,7 @@ export * from './journal.js';
 export * from './reconcile.js';
 export * from './reconciler.js';
 export * from './remote-inferences.js';
+export * from './renew.js';
 export * from './session.js';
 export * from './spool.js';
 export * from './state-file.js';

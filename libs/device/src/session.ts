@@ -19,6 +19,7 @@ import { sleep } from './sleep.js';
 import { ReportSpool } from './spool.js';
 
 const SYNC_TIMEOUT_MS = 15_000;
+const REFUSED_RETRY_MS = 5 * 60_000;
 
 /** What the device answers to the session's events. None may throw. */
 export interface SessionHandlers {
@@ -32,6 +33,16 @@ export interface SessionHandlers {
   cancelInference(attemptId: string): void;
   /** The control plane can be reached, or not any more. */
   online(online: boolean, why: string): void;
+  /** A session was opened. */
+  welcomed?(welcome: Welcome): void;
+  /** The control plane knows this device and refuses it, until an operator does something: dial again after a long wait, at once, or never. */
+  refused?(refusal: Refusal): Promise<'later' | 'now' | 'never'>;
+}
+
+/** Why a device is refused. `standing` is the control plane's word for it, empty where it gave none. */
+export interface Refusal {
+  readonly standing: string;
+  readonly message: string;
 }
 
 /** One channel to the control plane. */
@@ -48,6 +59,8 @@ export interface SessionOptions {
   readonly syncAfter?: number;
   /** How long Sync stands in before a stream is tried again. */
   readonly syncForMs?: number;
+  /** The wait of a device that was refused, give or take a half. */
+  readonly refusedRetryMs?: number;
 }
 
 type Link = { readonly send: (message: SessionRequest) => void };
@@ -75,6 +88,8 @@ export class DeviceSession {
   private readonly random: () => number;
   private dialled: SessionClient | undefined;
   private link: Link | undefined;
+  private refusal: Refusal | undefined;
+  private redial = false;
   private sequence = 0n;
   /** The youngest heartbeat, and how long the last acknowledged one took. */
   private sentAtMs = 0;
@@ -102,7 +117,12 @@ export class DeviceSession {
     return this.link !== undefined;
   }
 
-  /** Runs until `signal` aborts. */
+  /** The next session, whenever it begins, is opened on a new channel: the device has a new certificate. */
+  redialNext(): void {
+    this.redial = true;
+  }
+
+  /** Runs until `signal` aborts, or until a refusal is for good. */
   async run(signal: AbortSignal): Promise<void> {
     try {
       await this.loop(signal);
@@ -123,12 +143,17 @@ export class DeviceSession {
       const ended = await this.stream(signal);
       let { healthyMs } = ended;
       unwelcomed = ended.welcome || ended.retryAfterMs !== undefined ? 0 : unwelcomed + 1;
-      if (unwelcomed >= syncAfter) {
+      if (unwelcomed >= syncAfter && !this.refusal) {
         healthyMs = await this.poll(signal);
         // One stream is tried between two spells of Sync; waiting for more of them would leave the device offline most of the time.
         if (healthyMs > 0) unwelcomed = syncAfter - 1;
       }
       if (signal.aborted) return;
+      if (this.refusal) {
+        if ((await this.afterRefusal(this.refusal, signal)) === 'never') return;
+        failures = 0;
+        continue;
+      }
       failures = ended.drainMs === undefined ? failuresAfter(failures, healthyMs) : 0;
       // Everybody lost the session together when the server went away; come back spread out.
       const spread = ended.drainMs ?? ended.welcome?.reconnectJitterMs ?? 0;
@@ -140,6 +165,15 @@ export class DeviceSession {
         await sleep(ended.retryAfterMs, signal);
       }
     }
+  }
+
+  private async afterRefusal(refusal: Refusal, signal: AbortSignal): Promise<'later' | 'now' | 'never'> {
+    const { handlers, refusedRetryMs = REFUSED_RETRY_MS } = this.options;
+    this.refusal = undefined;
+    this.hangUp();
+    const next = (await handlers.refused?.(refusal)) ?? 'later';
+    if (next === 'later') await sleep(refusedRetryMs * (0.5 + this.random()), signal);
+    return next;
   }
 
   private async stream(signal: AbortSignal): Promise<Ended> {
@@ -187,6 +221,7 @@ export class DeviceSession {
           welcome = message.value;
           welcomedAt = performance.now();
           this.connect({ send: (request) => void (over || call.write(request)) });
+          handlers.welcomed?.(welcome);
           const beatMs = Math.max(100, welcome.heartbeatMs);
           clearInterval(beat);
           beat = setInterval(() => this.beat(), beatMs);
@@ -198,6 +233,7 @@ export class DeviceSession {
         alive(welcome ? Math.max(1_000, welcome.leaseMs) : welcomeTimeoutMs);
       });
       call.on('error', (error: ServiceError) => {
+        if (!over) this.refusal = refusalOf(error);
         if (why === 'the control plane closed the session') why = error.details || error.message;
         retryAfterMs = retryAfterOf(error);
         end();
@@ -227,6 +263,7 @@ export class DeviceSession {
       try {
         answer = await this.sync(epoch, outbox.splice(0), signal);
       } catch (error) {
+        this.refusal = refusalOf(error as ServiceError);
         this.unlink((error as Error).message);
         return worked ? performance.now() - startedAt : 0;
       }
@@ -236,6 +273,7 @@ export class DeviceSession {
           epoch = message.value.epoch;
           heartbeatMs = Math.max(100, message.value.heartbeatMs);
           this.connect({ send: (request) => void outbox.push(request) });
+          handlers.welcomed?.(message.value);
         } else if (message) this.receive(message);
       }
       if (epoch === 0n) return 0;
@@ -259,7 +297,10 @@ export class DeviceSession {
     });
   }
 
+  /** Asked where no call is under way. */
   private get client(): SessionClient {
+    if (this.redial) this.hangUp();
+    this.redial = false;
     return (this.dialled ??= this.options.dial());
   }
 
@@ -312,4 +353,9 @@ export class DeviceSession {
         return;
     }
   }
+}
+
+function refusalOf({ code, details, metadata }: ServiceError): Refusal | undefined {
+  if (code !== status.UNAUTHENTICATED) return undefined;
+  return { standing: String(metadata?.get('matfleet-standing')[0] ?? ''), message: details };
 }

@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import { appendAudit } from '../audit/audit.repository.js';
 import { PrismaService } from '../database/prisma.service.js';
 
 const SESSIONS_MAX = 200;
@@ -13,7 +14,10 @@ export class AccessRepository {
   }
 
   async addKey(key: { id: string; name: string; secretHash: string }): Promise<void> {
-    await this.prisma.apiKey.create({ data: key });
+    await this.prisma.$transaction(async (tx) => {
+      await tx.apiKey.create({ data: key });
+      await appendAudit(tx, { actor: 'control-plane', action: 'api-key.created', subject: `api-key:${key.id}`, after: { name: key.name } });
+    });
   }
 
   /** Also drops sessions that have expired, and the oldest beyond the bound. */

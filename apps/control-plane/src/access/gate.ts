@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../config.js';
 import { type ErrorCode, httpStatusOf } from '../errors.js';
 import type { ApiKeyService } from './api-key.service.js';
+import { setCaller } from './caller.js';
 import { SESSION_COOKIE, type SessionService } from './session.service.js';
 
 /** Routes that anybody may use: the console's files, health, the API's own description, and the login. */
@@ -33,10 +34,16 @@ export const isOpen = (method: string, route: string): boolean =>
 
 async function check(request: FastifyRequest, { keys, sessions }: GateOptions): Promise<[ErrorCode, string] | undefined> {
   const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
-  if (bearer !== undefined) return (await keys.verify(bearer)) ? undefined : ['unauthenticated', 'this API key is unknown or revoked'];
+  if (bearer !== undefined) {
+    const id = await keys.verify(bearer);
+    if (id === undefined) return ['unauthenticated', 'this API key is unknown or revoked'];
+    setCaller(request, id);
+    return undefined;
+  }
   const cookie = request.cookies[SESSION_COOKIE];
-  if (cookie === undefined || !(await sessions.verify(cookie)))
-    return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
+  const id = cookie === undefined ? undefined : await sessions.verify(cookie);
+  if (id === undefined) return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
+  setCaller(request, id);
   const isReading = (request.method === 'GET' || request.method === 'HEAD') && !isUpgrade(request);
   return isReading || isSameOrigin(request.headers)
     ? undefined

@@ -38,6 +38,8 @@ const devices: DeviceView[] = Array.from({ length: 60 }, (_, index) => {
     id: randomUUID(),
     name: `device-${String(index).padStart(2, '0')}`,
     labels: { ...(index % 2 === 0 && { site: sites[(index / 2) % sites.length]! }), ...(index % 3 === 0 && { ring: 'canary' }) },
+    standing: 'accepted' as const,
+    standingReason: null,
     presence: (['online', 'suspect', 'offline'] as const)[index % 3]! satisfies Presence,
     agentVersion: told ? '0.1.0' : null,
     capabilities: told ? capabilities : null,

@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import type { DomainError } from '../errors.js';
 
 /** What a device should run. */
 export interface DesiredDocument {
@@ -48,7 +49,8 @@ export interface DeviceLink {
   readonly epoch: bigint;
   /** False when the device cannot take more now: its session has ended or does not keep up. */
   send(message: Outbound): boolean;
-  close(reason: string): void;
+  /** With `refusal`, the device is told so and that it need not come back soon. */
+  close(reason: string, refusal?: DomainError): void;
 }
 
 /** Devices connected to this process, at most one session each. Features send through it; the gateway puts sessions in. */

@@ -1,5 +1,5 @@
-import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Query } from '@nestjs/common';
-import { ApiBody, ApiNoContentResponse, ApiOkResponse, ApiQuery, ApiTags } from '@nestjs/swagger';
+import { Body, Controller, Get, Param, Patch, Query } from '@nestjs/common';
+import { ApiBody, ApiOkResponse, ApiQuery, ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import type { DeviceView } from './device.js';
@@ -39,13 +39,5 @@ export class DeviceController {
   @ApiOkResponse({ description: 'The device with its labels.' })
   patchLabels(@Param('id') id: string, @Body(new ZodPipe(LabelPatch)) patch: LabelPatch): Promise<DeviceView> {
     return this.fleet.patchLabels(id, patch);
-  }
-
-  /** Takes the device out of the fleet: its certificate is refused from now on. */
-  @Delete(':id')
-  @HttpCode(204)
-  @ApiNoContentResponse({ description: 'The device is removed.' })
-  remove(@Param('id') id: string): Promise<void> {
-    return this.fleet.remove(id);
   }
 }

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { Histogram } from '@matfleet/model';
 import { Batcher } from '../database/batcher.js';
@@ -6,14 +5,15 @@ import { fenced, type Fence } from '../database/fence.js';
 import { PrismaService } from '../database/prisma.service.js';
 import { Prisma, type Device } from '../generated/prisma/client.js';
 import type { LabelPatch, Labels } from './device-labels.js';
+import type { Standing } from '../identity/identity.js';
 import type { NamePage } from './device-filter.repository.js';
 import type { Capabilities, DeviceRecord, Hello, Observed, Phase, PhaseReport } from './device.js';
 import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 
-type Row = Omit<Device, 'publicKeyHash' | 'createdAt' | 'bootId'>;
+type Row = Omit<Device, 'publicKeyHash' | 'createdAt' | 'bootId' | 'boots' | 'standingAt'>;
 
 const COLUMNS = Prisma.raw(
-  `d.id, d.name, d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase,
+  `d.id, d.name, d.standing, d.standing_reason AS "standingReason", d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase,
    d.phase_error AS "phaseError", d.fetched_bytes AS "fetchedBytes", d.total_bytes AS "totalBytes", d.latency_correction AS "latencyCorrection"`,
 );
 /** The newest desired document of device `d`, as `a`. */
@@ -27,11 +27,6 @@ export class DeviceRepository {
   private readonly finds = new Batcher<string, Row | null>(async (ids) => {
     const rows = await this.prisma.$queryRaw<Row[]>`SELECT ${COLUMNS} FROM devices d WHERE d.id = ANY(${ids})`;
     const byId = new Map(rows.map((row) => [row.id, row]));
-    return ids.map((id) => byId.get(id) ?? null);
-  });
-  private readonly keyHashes = new Batcher<string, string | null>(async (ids) => {
-    const rows = await this.prisma.$queryRaw<{ id: string; hash: string }[]>`SELECT id, public_key_hash AS hash FROM devices WHERE id = ANY(${ids})`;
-    const byId = new Map(rows.map((row) => [row.id, row.hash]));
     return ids.map((id) => byId.get(id) ?? null);
   });
   private readonly hellos = new Batcher<Hello & { id: string; replicaId: string }, Row | null>(
@@ -59,42 +54,14 @@ export class DeviceRepository {
     return (await this.prisma.device.findMany({ where: { name: { gt: after } }, orderBy: { name: 'asc' }, take: limit })).map(record);
   }
 
+  /** Of every device that is not refused. */
   async ids(): Promise<string[]> {
-    return (await this.prisma.device.findMany({ select: { id: true } })).map((row) => row.id);
+    return (await this.prisma.device.findMany({ where: { standing: 'accepted' }, select: { id: true } })).map((row) => row.id);
   }
 
   async find(id: string): Promise<DeviceRecord | null> {
     const row = await this.finds.add(id);
     return row && record(row);
-  }
-
-  async findByKey(publicKeyHash: string): Promise<DeviceRecord | null> {
-    const row = await this.prisma.device.findUnique({ where: { publicKeyHash } });
-    return row && record(row);
-  }
-
-  /** The public key that a device's certificate must carry. */
-  keyHashOf(id: string): Promise<string | null> {
-    return this.keyHashes.add(id);
-  }
-
-  /** A taken name gets the first free number. */
-  async create(publicKeyHash: string, wantedName: string): Promise<DeviceRecord> {
-    for (let suffix = 1; ; suffix++) {
-      const name = suffix === 1 ? wantedName : `${wantedName}-${suffix}`;
-      if ((await this.prisma.device.count({ where: { name } })) > 0) continue;
-      try {
-        return record(await this.prisma.device.create({ data: { id: randomUUID(), name, publicKeyHash } }));
-      } catch (error) {
-        const existing = await this.findByKey(publicKeyHash);
-        if (existing) return existing;
-        if (!isUniqueViolation(error) || suffix > 10_000) throw error;
-      }
-    }
-  }
-
-  async remove(id: string): Promise<boolean> {
-    return (await this.prisma.device.deleteMany({ where: { id } })).count === 1;
   }
 
   /** Raises the epoch, at this replica; null for an unknown device. */
@@ -269,6 +236,8 @@ const record = (row: Row): DeviceRecord => ({
   name: row.name,
   labels: row.labels as unknown as Labels,
   agentVersion: row.agentVersion,
+  standing: row.standing as Standing,
+  standingReason: row.standingReason,
   epoch: row.epoch,
   replicaId: row.replicaId,
   lastSeenAt: row.lastSeenAt,
@@ -282,5 +251,3 @@ const record = (row: Row): DeviceRecord => ({
   totalBytes: Number(row.totalBytes),
   latencyCorrection: row.latencyCorrection,
 });
-
-const isUniqueViolation = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'P2002';

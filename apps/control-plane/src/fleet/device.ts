@@ -1,5 +1,6 @@
 import type { Presence } from '../domain/presence.js';
 import type { Labels } from './device-labels.js';
+import type { Standing } from '../identity/identity.js';
 
 /** Sizes in bytes; 0 where the device did not say. */
 export interface Capabilities {
@@ -59,6 +60,9 @@ export interface DeviceRecord {
   readonly name: string;
   readonly labels: Labels;
   readonly agentVersion: string | null;
+  readonly standing: Standing;
+  /** Why it is not accepted. */
+  readonly standingReason: string | null;
   readonly epoch: bigint;
   /** The replica that holds its session, or held it when that replica died; null once the session has ended. */
   readonly replicaId: string | null;
@@ -97,6 +101,9 @@ export interface DeviceView {
   readonly id: string;
   readonly name: string;
   readonly labels: Labels;
+  readonly standing: Standing;
+  /** Why it is not accepted. */
+  readonly standingReason: string | null;
   readonly presence: Presence;
   readonly agentVersion: string | null;
   readonly lastSeenAt: Date | null;

@@ -80,6 +80,8 @@ export class DeviceType {
   @Field(() => String) name!: string;
   @Field(() => [LabelType]) labels!: LabelType[];
   @Field(() => String, { nullable: true }) agentVersion!: string | null;
+  @Field(() => String, { description: 'accepted, quarantined or revoked' }) standing!: string;
+  @Field(() => String, { nullable: true }) standingReason!: string | null;
   @Field(() => String, { description: 'online, suspect or offline' }) presence!: string;
   @Field(() => Date, { nullable: true }) lastSeenAt!: Date | null;
   @Field(() => CapabilitiesType, { nullable: true }) capabilities!: CapabilitiesType | null;

@@ -141,21 +141,6 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     await this.devices.addWindows(this.windows.closeAll());
   }
 
-  /** The device of this key, made when it is new. `admit` is asked only then, and refuses by throwing. */
-  async register(publicKeyHash: string, wantedName: string, admit: () => Promise<void>): Promise<DeviceRecord> {
-    const existing = await this.devices.findByKey(publicKeyHash);
-    if (existing) return existing;
-    await admit();
-    const device = await this.devices.create(publicKeyHash, deviceName(wantedName));
-    this.log.log(`device ${device.name} (${device.id}) enrolled`);
-    this.changed(device.id);
-    return device;
-  }
-
-  keyHashOf(deviceId: string): Promise<string | null> {
-    return this.devices.keyHashOf(deviceId);
-  }
-
   /** Opens a session: raises the epoch, which ends whatever session the device had before. */
   async hello(deviceId: string, hello: Hello): Promise<DeviceRecord> {
     const device = await this.devices.hello(deviceId, hello, this.replicas.id);
@@ -271,7 +256,7 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     return this.live.size;
   }
 
-  /** Of every device, whether it is here or not. */
+  /** Of every device that is not refused, whether it is here or not. */
   ids(): Promise<string[]> {
     return this.devices.ids();
   }
@@ -343,10 +328,8 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
     return (await this.views([await this.record(deviceId)]))[0]!;
   }
 
-  /** Takes the device out of the fleet: its certificate is worth nothing from now on. */
-  async remove(deviceId: string): Promise<void> {
-    if (!(await this.devices.remove(deviceId))) throw new DomainError('not-found', `there is no device ${deviceId}`);
-    this.links.get(deviceId)?.close('the device was removed from the fleet');
+  /** The device is no longer in the fleet: nothing of it stays in memory. */
+  forget(deviceId: string): void {
     this.live.delete(deviceId);
     this.nudges.tell({ kind: 'session', deviceId });
     this.changed(deviceId);
@@ -404,6 +387,8 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
         name: device.name,
         labels: device.labels,
         agentVersion: device.agentVersion,
+        standing: device.standing,
+        standingReason: device.standingReason,
         presence: this.presenceIn(device),
         lastSeenAt: this.lastSeenOf(device),
         capabilities: device.capabilities,
@@ -486,11 +471,3 @@ export class FleetService implements OnModuleInit, OnModuleDestroy {
 async function* pages<T>(read: (after: string) => Promise<T[]>, idOf: (item: T) => string): AsyncGenerator<T[]> {
   for (let page = await read(''); page.length > 0; page = await read(idOf(page.at(-1)!))) yield page;
 }
-
-/** What remains of the wanted name in the characters of a host name. */
-const deviceName = (wanted: string): string =>
-  wanted
-    .toLowerCase()
-    .replace(/[^a-z0-9._-]+/g, '-')
-    .replace(/^[-._]+/, '')
-    .slice(0, 50) || 'device';

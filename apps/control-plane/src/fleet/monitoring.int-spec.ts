@@ -1,5 +1,4 @@
 import 'reflect-metadata';
-import { randomUUID } from 'node:crypto';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +7,7 @@ import { histogramOf } from '@matfleet/model';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { parser } from '@prometheus-io/lezer-promql';
 import { parse } from 'yaml';
+import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { createApplication } from '../application.js';
 import { parseConfig } from '../config.js';
@@ -59,11 +59,9 @@ describe('monitoring', () => {
     app = await createApplication(config, database.url, new PinoNestLogger(createLogger('fatal')));
     await app.listen(0, '127.0.0.1');
     const fleet = app.get(FleetService, { strict: false });
-    const [here] = [
-      await fleet.register(randomUUID(), 'here', () => Promise.resolve()),
-      await fleet.register(randomUUID(), 'away', () => Promise.resolve()),
-    ];
-    const { epoch } = await fleet.hello(here.id, { bootId: 'b', agentVersion: '1', capabilities, observed: null });
+    const here = await enrolledDevice(app, 'here');
+    await enrolledDevice(app, 'away');
+    const { epoch } = await fleet.hello(here, { bootId: 'b', agentVersion: '1', capabilities, observed: null });
     const beat = { queued: 0, engineReady: true, availableMemoryBytes: 0, memoryBandwidthBytesPerSecond: 0, condition: null };
     const latency = {
       modelVersionId: 'v',
@@ -74,7 +72,7 @@ describe('monitoring', () => {
       outputTokens: 6,
       failed: 1,
     };
-    fleet.beat(here.id, epoch, { ...beat, latency: [latency] });
+    fleet.beat(here, epoch, { ...beat, latency: [latency] });
     // A window is over after three heartbeats; the sweep of the next one closes it.
     const deadline = Date.now() + 10_000;
     do {

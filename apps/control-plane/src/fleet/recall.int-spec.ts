@@ -1,11 +1,11 @@
 import 'reflect-metadata';
-import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
+import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { createApplication } from '../application.js';
 import { type Config, parseConfig } from '../config.js';
 import { migrate } from '../database/migrate.js';
@@ -37,8 +37,7 @@ afterAll(async () => {
 
 it('calls nobody offline because the control plane was: who was here when it ended has a lease to come back in', async () => {
   const before = await start();
-  const enrol = async (name: string): Promise<string> => (await before.register(randomUUID(), name, () => Promise.resolve())).id;
-  const [here, gone, never] = [await enrol('here'), await enrol('gone'), await enrol('never')];
+  const [here, gone, never] = [await enrolledDevice(app, 'here'), await enrolledDevice(app, 'gone'), await enrolledDevice(app, 'never')];
   const hello = { bootId: 'b', agentVersion: 'spec', capabilities: { architecture: 'x64' } as Capabilities, observed: null };
   for (const id of [here, gone]) await before.hello(id, hello);
   await app.get(PrismaService, { strict: false })

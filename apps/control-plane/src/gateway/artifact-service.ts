@@ -1,19 +1,22 @@
 import { status, type sendUnaryData, type ServerUnaryCall, type ServerWritableStream } from '@grpc/grpc-js';
 import type { ArtifactServiceServer, FetchChunkRequest, FetchChunkResponse, GetManifestRequest, GetManifestResponse } from '@matfleet/protocol';
 import type { CatalogService } from '../catalog/catalog.service.js';
-import type { FleetService } from '../fleet/fleet.service.js';
+import type { IdentityService } from '../identity/identity.service.js';
 import { identify } from './device-auth.js';
 import { grpcError } from './device-service.js';
 
+/** How often a long download asks again whether its device may still have it. */
+const CHECK_MS = 1_000;
+
 export interface ArtifactServiceParts {
   readonly catalog: CatalogService;
-  readonly fleet: FleetService;
+  readonly identity: IdentityService;
   readonly insecure: boolean;
   readonly report: (error: unknown) => void;
 }
 
 /** Manifests and ranged chunks for enrolled devices. */
-export function artifactService({ catalog, fleet, insecure, report }: ArtifactServiceParts): ArtifactServiceServer {
+export function artifactService({ catalog, identity, insecure, report }: ArtifactServiceParts): ArtifactServiceServer {
   const failed = (error: unknown) => {
     const refusal = grpcError(error);
     if (refusal.code === status.INTERNAL) report(error);
@@ -21,7 +24,7 @@ export function artifactService({ catalog, fleet, insecure, report }: ArtifactSe
   };
   return {
     getManifest: (call: ServerUnaryCall<GetManifestRequest, GetManifestResponse>, done: sendUnaryData<GetManifestResponse>) => {
-      identify(call, fleet, insecure)
+      identify(call, identity, insecure)
         .then(() => catalog.manifestBytes(call.request.modelVersionId))
         .then(
           (bytes) => done(null, { manifest: Buffer.from(bytes) }),
@@ -29,7 +32,7 @@ export function artifactService({ catalog, fleet, insecure, report }: ArtifactSe
         );
     },
     fetchChunk: (call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>) => {
-      stream(call, { catalog, fleet, insecure }).then(
+      stream(call, { catalog, identity, insecure }).then(
         () => call.end(),
         (error: unknown) => call.cancelled || call.emit('error', failed(error)),
       );
@@ -40,14 +43,19 @@ export function artifactService({ catalog, fleet, insecure, report }: ArtifactSe
 /** One piece in memory at a time: the next is read when the device has room for it. */
 async function stream(
   call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>,
-  { catalog, fleet, insecure }: Omit<ArtifactServiceParts, 'report'>,
+  { catalog, identity, insecure }: Omit<ArtifactServiceParts, 'report'>,
 ): Promise<void> {
-  await identify(call, fleet, insecure);
+  const { deviceId } = await identify(call, identity, insecure);
   const { chunkId, offset, length } = call.request;
   const source = await catalog.openChunk(chunkId, Number(offset), Number(length));
   call.once('cancelled', () => source.destroy());
+  let checkedAtMs = performance.now();
   for await (const data of source as AsyncIterable<Buffer>) {
     if (call.cancelled) return;
+    if (performance.now() - checkedAtMs > CHECK_MS) {
+      await identity.readmit(deviceId);
+      checkedAtMs = performance.now();
+    }
     if (!call.write({ data }))
       await new Promise<void>((resolve) => void call.once('drain', resolve).once('cancelled', resolve).once('close', resolve));
   }

@@ -1,14 +1,23 @@
 import { Metadata, status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
 import type { ServerSurfaceCall } from '@grpc/grpc-js/build/src/server-call.js';
-import type { DeviceServiceServer, EnrollRequest, EnrollResponse, SyncRequest, SyncResponse } from '@matfleet/protocol';
-import type { Authority } from '../access/authority.js';
-import { readCertificateRequest } from '../access/certificate-authority.js';
-import type { JoinTokenService } from '../access/join-token.service.js';
+import type {
+  ConfirmWipeRequest,
+  ConfirmWipeResponse,
+  DeviceServiceServer,
+  EnrollRequest,
+  EnrollResponse,
+  RenewRequest,
+  RenewResponse,
+  SyncRequest,
+  SyncResponse,
+} from '@matfleet/protocol';
 import { fence } from '../domain/epoch.js';
 import { DomainError, grpcStatusOf } from '../errors.js';
+import type { EnrolmentService } from '../identity/enrolment.service.js';
+import { IdentityRefused } from '../identity/identity.js';
 import type { Metrics } from '../telemetry.js';
 import { Admission, TooMany } from './admission.js';
-import { claimedName, identify } from './device-auth.js';
+import { type Caller, claimedName, identify, provenKey } from './device-auth.js';
 import { DeviceSession, type Features, type Transport } from './device-session.js';
 import { Outbox } from './outbox.js';
 import { SessionStream, type SessionCall } from './session-stream.js';
@@ -17,8 +26,7 @@ const SYNC_MESSAGES_MAX = 256;
 
 export interface DeviceServiceParts {
   readonly features: Features;
-  readonly authority: Authority;
-  readonly tokens: JoinTokenService;
+  readonly enrolments: EnrolmentService;
   readonly insecure: boolean;
   readonly metrics: Metrics;
 }
@@ -38,16 +46,29 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
     }
   };
   /** The device of a call that opens a session. A stranger takes no place in the queue, and a place is taken before the database is asked. */
-  const admitted = (call: ServerSurfaceCall): Promise<string> => {
+  const admitted = (call: ServerSurfaceCall): Promise<Caller> => {
     const name = claimedName(call, insecure);
     admit((nowMs) => admission.open(name, nowMs));
-    return identify(call, features.fleet, insecure);
+    return identify(call, features.identity, insecure);
   };
 
   return {
     enroll: unary(report, async (call: ServerUnaryCall<EnrollRequest, EnrollResponse>) => {
       admit((nowMs) => admission.enrol(nowMs));
-      return enrol(parts, call.request);
+      return enrol(parts.enrolments, call.request);
+    }),
+
+    renew: unary(report, async (call: ServerUnaryCall<RenewRequest, RenewResponse>) => {
+      admit((nowMs) => admission.enrol(nowMs));
+      const { deviceId } = await identify(call, features.identity, insecure);
+      const { certificatePem, renewInMs } = await parts.enrolments.renew(deviceId, call.request.csrPem);
+      return { certificatePem, renewInMs: BigInt(renewInMs) };
+    }),
+
+    confirmWipe: unary(report, async (call: ServerUnaryCall<ConfirmWipeRequest, ConfirmWipeResponse>) => {
+      const { deviceId, publicKeyHash } = provenKey(call);
+      await features.identity.wiped(deviceId, publicKeyHash);
+      return {};
     }),
 
     session: (call: SessionCall) => {
@@ -64,12 +85,13 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
       if (messages.length > SYNC_MESSAGES_MAX)
         throw new DomainError('invalid-argument', `${messages.length} messages in one Sync, at most ${SYNC_MESSAGES_MAX} are taken`);
       const first = messages[0]?.message;
-      const deviceId = await (first?.$case === 'hello' ? admitted(call) : identify(call, features.fleet, insecure));
+      const caller = await (first?.$case === 'hello' ? admitted(call) : identify(call, features.identity, insecure));
+      const { deviceId } = caller;
       if (first?.$case === 'hello') {
         const outbox = new Outbox();
         const forget = (): void => void (polled.get(deviceId)?.outbox === outbox && polled.delete(deviceId));
         const transport: Transport = { write: (message) => outbox.add(message), close: forget };
-        const session = await DeviceSession.open(features, deviceId, first.value, transport);
+        const session = await DeviceSession.open(features, caller, first.value, transport);
         polled.set(deviceId, { outbox, session });
       }
       const held = polled.get(deviceId);
@@ -94,18 +116,12 @@ interface PolledSession {
   readonly outbox: Outbox;
 }
 
-async function enrol({ features, authority, tokens }: DeviceServiceParts, request: EnrollRequest): Promise<EnrollResponse> {
-  if (!(await tokens.isKnown(request.token.slice(0, 200)))) throw new DomainError('permission-denied', 'the join token is unknown or has expired');
-  const csr = await readCertificateRequest(request.csrPem);
-  const device = await features.fleet.register(csr.publicKeyHash, request.deviceName, async () => {
-    if (!(await tokens.use(request.token))) throw new DomainError('permission-denied', 'the join token has no uses left');
-  });
-  return {
-    deviceId: device.id,
-    deviceName: device.name,
-    certificatePem: await authority.ca.issueDevice(csr, device.id, new Date()),
-    caPem: authority.ca.certificatePem,
-  };
+async function enrol(enrolments: EnrolmentService, request: EnrollRequest): Promise<EnrollResponse> {
+  const answer = await enrolments.enrol(request);
+  const { deviceId, name } = answer;
+  return answer.kind === 'pending'
+    ? { deviceId, deviceName: name, certificatePem: '', caPem: '', pending: true, retryAfterMs: answer.retryAfterMs }
+    : { deviceId, deviceName: name, certificatePem: answer.certificatePem, caPem: answer.caPem, pending: false, retryAfterMs: 0 };
 }
 
 function unary<Q, A>(
@@ -127,12 +143,16 @@ function unary<Q, A>(
 /** How long a refused caller should wait, milliseconds. */
 export const RETRY_AFTER = 'retry-after-ms';
 
+/** Of a refusal that lasts until an operator does something: the device's standing. */
+const STANDING = 'matfleet-standing';
+
 /** Refusals as they are; faults of ours without their inside. */
 export function grpcError(error: unknown): Error & { code: status; details: string; metadata?: Metadata } {
   const refusal = error instanceof DomainError ? error : new DomainError('internal', 'the control plane failed to answer; its log says why');
   const answer = Object.assign(new Error(refusal.message), { code: grpcStatusOf(refusal.code) as status, details: refusal.message });
-  if (!(refusal instanceof TooMany)) return answer;
   const metadata = new Metadata();
-  metadata.set(RETRY_AFTER, String(refusal.retryAfterMs));
+  if (refusal instanceof TooMany) metadata.set(RETRY_AFTER, String(refusal.retryAfterMs));
+  else if (refusal instanceof IdentityRefused) metadata.set(STANDING, refusal.standing);
+  else return answer;
   return Object.assign(answer, { metadata });
 }

@@ -5,7 +5,9 @@ import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLink, DeviceLinks, Outbound } from '../fleet/device-links.js';
 import type { FleetService } from '../fleet/fleet.service.js';
+import type { IdentityService } from '../identity/identity.service.js';
 import type { AttemptHub } from '../inference/attempt-hub.js';
+import type { Caller } from './device-auth.js';
 import { attemptEventOf, beatOf, capabilitiesOf, observedOf, phaseReportOf, text, toWire } from './wire.js';
 
 const RETIRED_COME_BACK_MS = 5_000;
@@ -17,6 +19,7 @@ export interface Features {
   readonly links: DeviceLinks;
   readonly attempts: AttemptHub;
   readonly config: Config;
+  readonly identity: IdentityService;
   /** Logs a fault of ours that ends nothing. */
   readonly report: (error: unknown) => void;
 }
@@ -25,7 +28,8 @@ export interface Features {
 export interface Transport {
   /** False when the message is lost: the session has ended, or the device does not keep up. */
   write(message: SessionResponse): boolean;
-  close(): void;
+  /** With `refusal`, the device is told so. */
+  close(refusal?: DomainError): void;
 }
 
 /** One device's session, whatever carries it. Opened by Hello; a newer Hello of the same device ends it. */
@@ -43,10 +47,13 @@ export class DeviceSession implements DeviceLink {
     private readonly retiresAtMs: number,
   ) {}
 
-  static async open(features: Features, deviceId: string, hello: Hello, transport: Transport): Promise<DeviceSession> {
-    const { fleet, links, assignments, config } = features;
+  static async open(features: Features, caller: Caller, hello: Hello, transport: Transport): Promise<DeviceSession> {
+    const { fleet, links, assignments, config, identity } = features;
+    const { deviceId } = caller;
+    const bootId = text(hello.bootId, 100);
+    await identity.boot(caller, bootId);
     const device = await fleet.hello(deviceId, {
-      bootId: text(hello.bootId, 100),
+      bootId,
       agentVersion: text(hello.agentVersion, 100),
       capabilities: capabilitiesOf(hello.capabilities),
       observed: observedOf(hello.observed),
@@ -68,6 +75,7 @@ export class DeviceSession implements DeviceLink {
           leaseMs: config.leaseMs,
           reconnectJitterMs: reconnectJitterMs(Math.max(links.count, fleet.size)),
           serverTimeUnixMs: BigInt(Date.now()),
+          renewInMs: caller.renewInMs === null ? undefined : BigInt(caller.renewInMs),
         },
       },
     });
@@ -131,9 +139,9 @@ export class DeviceSession implements DeviceLink {
   }
 
   /** Called by the control plane: ends the stream towards the device. */
-  close(reason: string): void {
+  close(reason: string, refusal?: DomainError): void {
     if (this.ended) return;
-    this.transport.close();
+    this.transport.close(refusal);
     this.finish(reason);
   }
 

@@ -4,9 +4,6 @@ import { ChannelCredentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { Inject, Injectable, Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
 import { Gauge } from 'prom-client';
 import { ArtifactServiceService, DeviceServiceService, ReplicaServiceService } from '@matfleet/protocol';
-import { Authority } from '../access/authority.js';
-import type { ServerIdentity } from '../access/certificate-authority.js';
-import { JoinTokenService } from '../access/join-token.service.js';
 import { AssignmentService } from '../assignment/assignment.service.js';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, isLoopback, type Config } from '../config.js';
@@ -14,6 +11,10 @@ import { reconnectJitterMs } from '../domain/reconnect.js';
 import { Endpoints } from '../endpoints.js';
 import { DeviceLinks, type DeviceLink } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
+import { Authority } from '../identity/authority.js';
+import type { ServerIdentity } from '../identity/certificate-authority.js';
+import { EnrolmentService } from '../identity/enrolment.service.js';
+import { IdentityService } from '../identity/identity.service.js';
 import { AttemptHub } from '../inference/attempt-hub.js';
 import { Leadership } from '../replicas/leadership.js';
 import { NudgeService } from '../replicas/nudges.js';
@@ -85,7 +86,8 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     @Inject(CONFIG) private readonly config: Config,
     private readonly endpoints: Endpoints,
     private readonly authority: Authority,
-    private readonly tokens: JoinTokenService,
+    private readonly enrolments: EnrolmentService,
+    private readonly identity: IdentityService,
     private readonly catalog: CatalogService,
     private readonly fleet: FleetService,
     private readonly assignments: AssignmentService,
@@ -102,7 +104,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     if (insecure && !isLoopback(this.config.deviceHost))
       throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
     const report = (error: unknown): void => this.log.error(error);
-    const { fleet, assignments, links, attempts, config, authority, tokens, catalog, metrics } = this;
+    const { fleet, assignments, links, attempts, config, identity, enrolments, catalog, metrics } = this;
     new Gauge({
       name: 'matfleet_sessions',
       help: 'Open device sessions of this process.',
@@ -121,10 +123,10 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     });
     server.addService(
       DeviceServiceService,
-      deviceService({ features: { fleet, assignments, links, attempts, config, report }, authority, tokens, insecure, metrics }),
+      deviceService({ features: { fleet, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics }),
     );
     server.addService(ReplicaServiceService, peerService(links, attempts, insecure));
-    server.addService(ArtifactServiceService, artifactService({ catalog, fleet, insecure, report }));
+    server.addService(ArtifactServiceService, artifactService({ catalog, identity, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
     const { deviceHost: host, devicePort } = this.config;
     const address = (name: string, port: number): string => (name.includes(':') ? `[${name}]:${port}` : `${name}:${port}`);

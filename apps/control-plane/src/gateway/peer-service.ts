@@ -1,6 +1,6 @@
 import { status, type ServerWritableStream } from '@grpc/grpc-js';
 import type { ReplicaServiceServer, RunAttemptRequest, RunAttemptResponse } from '@matfleet/protocol';
-import { REPLICA_NAME } from '../access/certificate-authority.js';
+import { REPLICA_NAME } from '../identity/certificate-authority.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLinks } from '../fleet/device-links.js';
 import type { AttemptHub } from '../inference/attempt-hub.js';

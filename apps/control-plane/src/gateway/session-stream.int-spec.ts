@@ -7,6 +7,7 @@ import { credentials, Metadata, status, type ClientDuplexStream, type ServiceErr
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { DeviceServiceClient, Phase, SessionRequest, type SessionResponse } from '@matfleet/protocol';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { ApiKeyService } from '../access/api-key.service.js';
 import { createApplication } from '../application.js';
@@ -58,7 +59,7 @@ describe('a session stream', () => {
   });
 
   const fleet = (): FleetService => app.get(FleetService, { strict: false });
-  const register = async (name: string): Promise<string> => (await fleet().register(randomUUID(), name, () => Promise.resolve())).id;
+  const register = (name: string): Promise<string> => enrolledDevice(app, name);
 
   function dial(deviceId: string): { call: Call; received: Received[]; ended: Promise<ServiceError | undefined> } {
     const metadata = new Metadata();

@@ -1,6 +1,7 @@
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { SessionRequest, SessionResponse } from '@matfleet/protocol';
 import { DomainError } from '../errors.js';
+import type { Caller } from './device-auth.js';
 import { DeviceSession, type Features, type Transport } from './device-session.js';
 import { Outbox } from './outbox.js';
 
@@ -20,7 +21,7 @@ export class SessionStream implements Transport {
   constructor(
     private readonly call: SessionCall,
     private readonly features: Features,
-    private readonly deviceId: string,
+    private readonly caller: Caller,
     /** Ends the call with an error. */
     private readonly fail: (error: unknown) => void,
   ) {}
@@ -54,9 +55,10 @@ export class SessionStream implements Transport {
   }
 
   /** What waits is written first, as far as the device reads it. */
-  close(): void {
+  close(refusal?: DomainError): void {
     if (this.ending) return;
     this.ending = true;
+    if (refusal) return this.fail(refusal);
     for (const message of this.outbox.take()) this.call.write(message);
     this.call.end();
   }
@@ -90,7 +92,7 @@ export class SessionStream implements Transport {
     clearTimeout(this.lateHello);
     if (message?.$case !== 'hello')
       throw new DomainError('failed-precondition', `a session begins with Hello, not with ${message?.$case ?? 'an unknown message'}`);
-    const session = await DeviceSession.open(this.features, this.deviceId, message.value, this);
+    const session = await DeviceSession.open(this.features, this.caller, message.value, this);
     this.session = session;
     if (this.ending) session.finish('the stream was cut');
   }

@@ -7,6 +7,7 @@ import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
+import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { manifestOnlyPackage } from '../../../../test/support/manifest-only-package.js';
 import { createApplication } from '../application.js';
 import { CatalogService } from '../catalog/catalog.service.js';
@@ -67,7 +68,7 @@ describe('updates', () => {
     for (const [id, bytes] of model.chunks) await catalog.putChunk(id, Readable.from([bytes]));
     return (await catalog.publish(model.id)).id;
   };
-  const enrol = async (name: string): Promise<string> => (await fleet().register(randomUUID(), name, () => Promise.resolve())).id;
+  const enrol = (name: string): Promise<string> => enrolledDevice(app, name);
   /** What the gateway does when a device connects. */
   const hello = async (deviceId: string): Promise<bigint> =>
     (await fleet().hello(deviceId, { bootId: randomUUID(), agentVersion: 'spec', capabilities: CAPABILITIES, observed: null })).epoch;

@@ -71,11 +71,12 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     const version = await this.catalog.version(modelVersionId);
     if (!version.publishedAt)
       throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
-    const deviceIds = of.filter === undefined ? of.deviceIds : await this.fleet.idsOf(of.filter);
-    if (of.filter !== undefined && deviceIds?.length === 0) throw new DomainError('failed-precondition', 'the filter matches no device');
     const fleet = new Set(await this.fleet.ids());
+    const deviceIds = of.filter === undefined ? of.deviceIds : (await this.fleet.idsOf(of.filter)).filter((id) => fleet.has(id));
+    if (of.filter !== undefined && deviceIds?.length === 0) throw new DomainError('failed-precondition', 'the filter matches no device');
     const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
-    if (unknown.length > 0) throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}`);
+    if (unknown.length > 0)
+      throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}, or it is revoked or in quarantine`);
     const targets = [...new Set(deviceIds ?? fleet)];
     const id = randomUUID();
     await this.updates.create({

@@ -5,7 +5,7 @@ import { Condition, DeviceServiceClient, Hello, Phase, Report, type Desired, typ
 import { FakeControlPlane, type FakeControlPlaneOptions } from '@matfleet/protocol/testing';
 import { channelOptions, deviceCredentials, targetOf } from '../channel.js';
 import { enrol, type Identity } from '../enrol.js';
-import { DeviceSession, type SessionOptions } from '../session.js';
+import { DeviceSession, type Refusal, type SessionOptions } from '../session.js';
 import { Wire } from './wire.js';
 
 /** Sessions of one enrolled device with a fake control plane, and a wire between them that can be cut. A test starts it, and ends it. */
@@ -13,7 +13,7 @@ export class SessionRig {
   plane!: FakeControlPlane;
   wire!: Wire;
   dir = '';
-  private identity!: Identity;
+  identity!: Identity;
   private readonly devices: TestDevice[] = [];
   private readonly wires: Wire[] = [];
 
@@ -30,8 +30,8 @@ export class SessionRig {
     return this.identity.deviceId;
   }
 
-  device(options: Partial<SessionOptions> & { readonly url?: string } = {}): TestDevice {
-    const device = new TestDevice(this.identity, options.url ?? this.wire.url, options);
+  device(options: Partial<SessionOptions> & { readonly url?: string } = {}, whenRefused: 'later' | 'never' = 'later'): TestDevice {
+    const device = new TestDevice(this.identity, options.url ?? this.wire.url, options, whenRefused);
     this.devices.push(device);
     return device;
   }
@@ -77,13 +77,14 @@ export class TestDevice {
   readonly desired: Desired[] = [];
   readonly inferences: string[] = [];
   readonly states: { readonly online: boolean; readonly why: string }[] = [];
+  readonly refusals: Refusal[] = [];
   latency: LatencyReport[] = [];
   storedGeneration = 0n;
   readonly session: DeviceSession;
   private readonly stopping = new AbortController();
   private readonly running: Promise<void>;
 
-  constructor(identity: Identity, url: string, options: Partial<SessionOptions>) {
+  constructor(identity: Identity, url: string, options: Partial<SessionOptions>, whenRefused: 'later' | 'never') {
     this.session = new DeviceSession({
       dial: () => new DeviceServiceClient(targetOf(url), deviceCredentials(identity), channelOptions),
       handlers: {
@@ -106,11 +107,20 @@ export class TestDevice {
         startInference: ({ attemptId }) => void this.inferences.push(`start ${attemptId}`),
         cancelInference: (attemptId) => void this.inferences.push(`cancel ${attemptId}`),
         online: (online, why) => void this.states.push({ online, why }),
+        refused: (refusal) => {
+          this.refusals.push(refusal);
+          return Promise.resolve(whenRefused);
+        },
       },
       random: () => 0,
       ...options,
     });
     this.running = this.session.run(this.stopping.signal);
+  }
+
+  /** Its session will not dial again. */
+  get ended(): Promise<void> {
+    return this.running;
   }
 
   get generations(): bigint[] {

@@ -24,6 +24,8 @@ import {
   type FetchChunkResponse,
   type GetManifestRequest,
   type GetManifestResponse,
+  type RenewRequest,
+  type RenewResponse,
   type SessionRequest,
   type SessionResponse,
   type StartInference,
@@ -43,6 +45,10 @@ export interface FakeControlPlaneOptions {
   readonly onChunkData?: (chunkId: string, offset: number, data: Buffer) => Buffer | undefined;
   /** Refuse streams, as a proxy that breaks them does; Sync still works. */
   readonly refuseStreams?: boolean;
+  /** Refuse streams of a device whose standing is this. */
+  readonly standing?: string;
+  /** Take requests for a new certificate and lose the answer. */
+  readonly loseRenewals?: boolean;
   /** Turn sessions away as one too many, naming so many milliseconds. */
   readonly retryAfterMs?: number | undefined;
 }
@@ -59,6 +65,8 @@ export class FakeControlPlane {
   /** Bytes of chunks that were served, by chunk. */
   readonly servedBytes = new Map<string, number>();
   readonly enrolments: { readonly publicKeySha256: string; readonly deviceId: string }[] = [];
+  /** SHA-256 of each key for which a certificate was asked, oldest first. */
+  readonly renewals: string[] = [];
   url = '';
   joinToken = '';
   port = 0;
@@ -159,6 +167,8 @@ export class FakeControlPlane {
         void this.enroll(call.request).then((r) => callback(null, r), callback),
       session: (call: ServerDuplexStream<SessionRequest, SessionResponse>) => this.session(call),
       sync: (call: ServerUnaryCall<SyncRequest, SyncResponse>, callback: Answer<SyncResponse>) => this.sync(call, callback),
+      renew: (call: ServerUnaryCall<RenewRequest, RenewResponse>, callback: Answer<RenewResponse>) =>
+        void this.renew(call).then((r) => callback(null, r), callback),
     });
     this.server.addService(ArtifactServiceService, {
       getManifest: (call: ServerUnaryCall<GetManifestRequest, GetManifestResponse>, callback: Answer<GetManifestResponse>) =>
@@ -176,14 +186,29 @@ export class FakeControlPlane {
     const publicKeySha256 = createHash('sha256').update(publicKeyOf(request.csrPem)).digest('hex');
     const deviceId = this.enrolments.find((known) => known.publicKeySha256 === publicKeySha256)?.deviceId ?? randomUUID();
     this.enrolments.push({ publicKeySha256, deviceId });
-    return { deviceId, certificatePem: await this.ca.sign(request.csrPem, deviceId), caPem: this.ca.certificatePem, deviceName: request.deviceName };
+    const certificatePem = await this.ca.sign(request.csrPem, deviceId);
+    return { deviceId, certificatePem, caPem: this.ca.certificatePem, deviceName: request.deviceName, pending: false, retryAfterMs: 0 };
+  }
+
+  private async renew(call: ServerUnaryCall<RenewRequest, RenewResponse>): Promise<RenewResponse> {
+    const deviceId = commonName(call);
+    if (!deviceId) throw refusal(status.UNAUTHENTICATED, 'no device certificate');
+    this.renewals.push(createHash('sha256').update(publicKeyOf(call.request.csrPem)).digest('hex'));
+    if (this.options.loseRenewals) throw refusal(status.UNAVAILABLE, 'the answer is lost');
+    return { certificatePem: await this.ca.sign(call.request.csrPem, deviceId), renewInMs: 1_000n };
   }
 
   private session(call: ServerDuplexStream<SessionRequest, SessionResponse>): void {
     const deviceId = commonName(call);
     if (!deviceId) return void call.emit('error', refusal(status.UNAUTHENTICATED, 'no device certificate'));
     if (this.options.refuseStreams) return void call.emit('error', refusal(status.UNAVAILABLE, 'streams do not get through'));
-    const { retryAfterMs } = this.options;
+    const { retryAfterMs, standing } = this.options;
+    if (standing !== undefined) {
+      const metadata = new Metadata();
+      metadata.set('matfleet-standing', standing);
+      this.turnedAway += 1;
+      return void call.emit('error', { ...refusal(status.UNAUTHENTICATED, `the device is ${standing}`), metadata });
+    }
     if (retryAfterMs !== undefined) {
       const metadata = new Metadata();
       metadata.set('retry-after-ms', String(retryAfterMs));

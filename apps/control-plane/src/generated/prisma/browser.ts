@@ -33,6 +33,26 @@ export type ConsoleSession = Prisma.ConsoleSessionModel
  */
 export type JoinToken = Prisma.JoinTokenModel
 /**
+ * Model Enrolment
+ * A public key that asks to become a device, or may. Accepting makes a device of it and removes the row.
+ */
+export type Enrolment = Prisma.EnrolmentModel
+/**
+ * Model DeviceKey
+ * A key of a device beside its accepted one (`devices.public_key_hash`), also after the device is gone.
+ */
+export type DeviceKey = Prisma.DeviceKeyModel
+/**
+ * Model Tombstone
+ * What is left of a decommissioned device. Its id and its keys are never a device again.
+ */
+export type Tombstone = Prisma.TombstoneModel
+/**
+ * Model AuditRecord
+ * Who changed what. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
+ */
+export type AuditRecord = Prisma.AuditRecordModel
+/**
  * Model Device
  * 
  */

@@ -54,6 +54,10 @@ export const ModelName = {
   ApiKey: 'ApiKey',
   ConsoleSession: 'ConsoleSession',
   JoinToken: 'JoinToken',
+  Enrolment: 'Enrolment',
+  DeviceKey: 'DeviceKey',
+  Tombstone: 'Tombstone',
+  AuditRecord: 'AuditRecord',
   Device: 'Device',
   Replica: 'Replica',
   LeaderLease: 'LeaderLease',
@@ -107,18 +111,75 @@ export type ConsoleSessionScalarFieldEnum = (typeof ConsoleSessionScalarFieldEnu
 export const JoinTokenScalarFieldEnum = {
   id: 'id',
   secretHash: 'secretHash',
+  mode: 'mode',
+  labels: 'labels',
   usesLeft: 'usesLeft',
   expiresAt: 'expiresAt',
-  createdAt: 'createdAt'
+  createdAt: 'createdAt',
+  revokedAt: 'revokedAt'
 } as const
 
 export type JoinTokenScalarFieldEnum = (typeof JoinTokenScalarFieldEnum)[keyof typeof JoinTokenScalarFieldEnum]
+
+
+export const EnrolmentScalarFieldEnum = {
+  id: 'id',
+  publicKeyHash: 'publicKeyHash',
+  name: 'name',
+  state: 'state',
+  labels: 'labels',
+  createdAt: 'createdAt'
+} as const
+
+export type EnrolmentScalarFieldEnum = (typeof EnrolmentScalarFieldEnum)[keyof typeof EnrolmentScalarFieldEnum]
+
+
+export const DeviceKeyScalarFieldEnum = {
+  publicKeyHash: 'publicKeyHash',
+  deviceId: 'deviceId',
+  state: 'state',
+  createdAt: 'createdAt',
+  reusedAt: 'reusedAt'
+} as const
+
+export type DeviceKeyScalarFieldEnum = (typeof DeviceKeyScalarFieldEnum)[keyof typeof DeviceKeyScalarFieldEnum]
+
+
+export const TombstoneScalarFieldEnum = {
+  deviceId: 'deviceId',
+  name: 'name',
+  reason: 'reason',
+  wipe: 'wipe',
+  wipedAt: 'wipedAt',
+  createdAt: 'createdAt'
+} as const
+
+export type TombstoneScalarFieldEnum = (typeof TombstoneScalarFieldEnum)[keyof typeof TombstoneScalarFieldEnum]
+
+
+export const AuditRecordScalarFieldEnum = {
+  sequence: 'sequence',
+  at: 'at',
+  actor: 'actor',
+  action: 'action',
+  subject: 'subject',
+  before: 'before',
+  after: 'after',
+  previous: 'previous',
+  hash: 'hash'
+} as const
+
+export type AuditRecordScalarFieldEnum = (typeof AuditRecordScalarFieldEnum)[keyof typeof AuditRecordScalarFieldEnum]
 
 
 export const DeviceScalarFieldEnum = {
   id: 'id',
   name: 'name',
   publicKeyHash: 'publicKeyHash',
+  standing: 'standing',
+  standingReason: 'standingReason',
+  standingAt: 'standingAt',
+  boots: 'boots',
   createdAt: 'createdAt',
   labels: 'labels',
   epoch: 'epoch',

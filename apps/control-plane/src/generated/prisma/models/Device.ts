@@ -46,6 +46,9 @@ export type DeviceMinAggregateOutputType = {
   id: string | null
   name: string | null
   publicKeyHash: string | null
+  standing: string | null
+  standingReason: string | null
+  standingAt: Date | null
   createdAt: Date | null
   epoch: bigint | null
   replicaId: string | null
@@ -65,6 +68,9 @@ export type DeviceMaxAggregateOutputType = {
   id: string | null
   name: string | null
   publicKeyHash: string | null
+  standing: string | null
+  standingReason: string | null
+  standingAt: Date | null
   createdAt: Date | null
   epoch: bigint | null
   replicaId: string | null
@@ -84,6 +90,10 @@ export type DeviceCountAggregateOutputType = {
   id: number
   name: number
   publicKeyHash: number
+  standing: number
+  standingReason: number
+  standingAt: number
+  boots: number
   createdAt: number
   labels: number
   epoch: number
@@ -124,6 +134,9 @@ export type DeviceMinAggregateInputType = {
   id?: true
   name?: true
   publicKeyHash?: true
+  standing?: true
+  standingReason?: true
+  standingAt?: true
   createdAt?: true
   epoch?: true
   replicaId?: true
@@ -143,6 +156,9 @@ export type DeviceMaxAggregateInputType = {
   id?: true
   name?: true
   publicKeyHash?: true
+  standing?: true
+  standingReason?: true
+  standingAt?: true
   createdAt?: true
   epoch?: true
   replicaId?: true
@@ -162,6 +178,10 @@ export type DeviceCountAggregateInputType = {
   id?: true
   name?: true
   publicKeyHash?: true
+  standing?: true
+  standingReason?: true
+  standingAt?: true
+  boots?: true
   createdAt?: true
   labels?: true
   epoch?: true
@@ -271,6 +291,10 @@ export type DeviceGroupByOutputType = {
   id: string
   name: string
   publicKeyHash: string
+  standing: string
+  standingReason: string | null
+  standingAt: Date
+  boots: runtime.JsonValue | null
   createdAt: Date
   labels: runtime.JsonValue
   epoch: bigint
@@ -316,6 +340,10 @@ export type DeviceWhereInput = {
   id?: Prisma.StringFilter<"Device"> | string
   name?: Prisma.StringFilter<"Device"> | string
   publicKeyHash?: Prisma.StringFilter<"Device"> | string
+  standing?: Prisma.StringFilter<"Device"> | string
+  standingReason?: Prisma.StringNullableFilter<"Device"> | string | null
+  standingAt?: Prisma.DateTimeFilter<"Device"> | Date | string
+  boots?: Prisma.JsonNullableFilter<"Device">
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
   labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
@@ -343,6 +371,10 @@ export type DeviceOrderByWithRelationInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
+  standing?: Prisma.SortOrder
+  standingReason?: Prisma.SortOrderInput | Prisma.SortOrder
+  standingAt?: Prisma.SortOrder
+  boots?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
@@ -373,6 +405,10 @@ export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
   OR?: Prisma.DeviceWhereInput[]
   NOT?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
+  standing?: Prisma.StringFilter<"Device"> | string
+  standingReason?: Prisma.StringNullableFilter<"Device"> | string | null
+  standingAt?: Prisma.DateTimeFilter<"Device"> | Date | string
+  boots?: Prisma.JsonNullableFilter<"Device">
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
   labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
@@ -400,6 +436,10 @@ export type DeviceOrderByWithAggregationInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
+  standing?: Prisma.SortOrder
+  standingReason?: Prisma.SortOrderInput | Prisma.SortOrder
+  standingAt?: Prisma.SortOrder
+  boots?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
@@ -430,6 +470,10 @@ export type DeviceScalarWhereWithAggregatesInput = {
   id?: Prisma.StringWithAggregatesFilter<"Device"> | string
   name?: Prisma.StringWithAggregatesFilter<"Device"> | string
   publicKeyHash?: Prisma.StringWithAggregatesFilter<"Device"> | string
+  standing?: Prisma.StringWithAggregatesFilter<"Device"> | string
+  standingReason?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
+  standingAt?: Prisma.DateTimeWithAggregatesFilter<"Device"> | Date | string
+  boots?: Prisma.JsonNullableWithAggregatesFilter<"Device">
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Device"> | Date | string
   labels?: Prisma.JsonWithAggregatesFilter<"Device">
   epoch?: Prisma.BigIntWithAggregatesFilter<"Device"> | bigint | number
@@ -452,6 +496,10 @@ export type DeviceCreateInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -478,6 +526,10 @@ export type DeviceUncheckedCreateInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -504,6 +556,10 @@ export type DeviceUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -530,6 +586,10 @@ export type DeviceUncheckedUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -556,6 +616,10 @@ export type DeviceCreateManyInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -578,6 +642,10 @@ export type DeviceUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -599,6 +667,10 @@ export type DeviceUncheckedUpdateManyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -621,6 +693,10 @@ export type DeviceCountOrderByAggregateInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
+  standing?: Prisma.SortOrder
+  standingReason?: Prisma.SortOrder
+  standingAt?: Prisma.SortOrder
+  boots?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   labels?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
@@ -651,6 +727,9 @@ export type DeviceMaxOrderByAggregateInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
+  standing?: Prisma.SortOrder
+  standingReason?: Prisma.SortOrder
+  standingAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
   replicaId?: Prisma.SortOrder
@@ -670,6 +749,9 @@ export type DeviceMinOrderByAggregateInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
+  standing?: Prisma.SortOrder
+  standingReason?: Prisma.SortOrder
+  standingAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
   replicaId?: Prisma.SortOrder
@@ -706,14 +788,6 @@ export type DeviceOrderByRelationAggregateInput = {
 export type DeviceScalarRelationFilter = {
   is?: Prisma.DeviceWhereInput
   isNot?: Prisma.DeviceWhereInput
-}
-
-export type BigIntFieldUpdateOperationsInput = {
-  set?: bigint | number
-  increment?: bigint | number
-  decrement?: bigint | number
-  multiply?: bigint | number
-  divide?: bigint | number
 }
 
 export type NullableStringFieldUpdateOperationsInput = {
@@ -830,6 +904,10 @@ export type DeviceCreateWithoutModelVersionInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -855,6 +933,10 @@ export type DeviceUncheckedCreateWithoutModelVersionInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -909,6 +991,10 @@ export type DeviceScalarWhereInput = {
   id?: Prisma.StringFilter<"Device"> | string
   name?: Prisma.StringFilter<"Device"> | string
   publicKeyHash?: Prisma.StringFilter<"Device"> | string
+  standing?: Prisma.StringFilter<"Device"> | string
+  standingReason?: Prisma.StringNullableFilter<"Device"> | string | null
+  standingAt?: Prisma.DateTimeFilter<"Device"> | Date | string
+  boots?: Prisma.JsonNullableFilter<"Device">
   createdAt?: Prisma.DateTimeFilter<"Device"> | Date | string
   labels?: Prisma.JsonFilter<"Device">
   epoch?: Prisma.BigIntFilter<"Device"> | bigint | number
@@ -931,6 +1017,10 @@ export type DeviceCreateWithoutAssignmentsInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -956,6 +1046,10 @@ export type DeviceUncheckedCreateWithoutAssignmentsInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -997,6 +1091,10 @@ export type DeviceUpdateWithoutAssignmentsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1022,6 +1120,10 @@ export type DeviceUncheckedUpdateWithoutAssignmentsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1047,6 +1149,10 @@ export type DeviceCreateWithoutLatencyInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1072,6 +1178,10 @@ export type DeviceUncheckedCreateWithoutLatencyInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1113,6 +1223,10 @@ export type DeviceUpdateWithoutLatencyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1138,6 +1252,10 @@ export type DeviceUncheckedUpdateWithoutLatencyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1163,6 +1281,10 @@ export type DeviceCreateWithoutTargetsInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1188,6 +1310,10 @@ export type DeviceUncheckedCreateWithoutTargetsInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1229,6 +1355,10 @@ export type DeviceUpdateWithoutTargetsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1254,6 +1384,10 @@ export type DeviceUncheckedUpdateWithoutTargetsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1279,6 +1413,10 @@ export type DeviceCreateWithoutAttemptsInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1304,6 +1442,10 @@ export type DeviceUncheckedCreateWithoutAttemptsInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1345,6 +1487,10 @@ export type DeviceUpdateWithoutAttemptsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1370,6 +1516,10 @@ export type DeviceUncheckedUpdateWithoutAttemptsInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1395,6 +1545,10 @@ export type DeviceCreateManyModelVersionInput = {
   id: string
   name: string
   publicKeyHash: string
+  standing?: string
+  standingReason?: string | null
+  standingAt?: Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: bigint | number
@@ -1416,6 +1570,10 @@ export type DeviceUpdateWithoutModelVersionInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1441,6 +1599,10 @@ export type DeviceUncheckedUpdateWithoutModelVersionInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1466,6 +1628,10 @@ export type DeviceUncheckedUpdateManyWithoutModelVersionInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
+  standing?: Prisma.StringFieldUpdateOperationsInput | string
+  standingReason?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  standingAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  boots?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   epoch?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
@@ -1545,6 +1711,10 @@ export type DeviceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
+  standing?: boolean
+  standingReason?: boolean
+  standingAt?: boolean
+  boots?: boolean
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
@@ -1573,6 +1743,10 @@ export type DeviceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
+  standing?: boolean
+  standingReason?: boolean
+  standingAt?: boolean
+  boots?: boolean
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
@@ -1596,6 +1770,10 @@ export type DeviceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
+  standing?: boolean
+  standingReason?: boolean
+  standingAt?: boolean
+  boots?: boolean
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
@@ -1619,6 +1797,10 @@ export type DeviceSelectScalar = {
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
+  standing?: boolean
+  standingReason?: boolean
+  standingAt?: boolean
+  boots?: boolean
   createdAt?: boolean
   labels?: boolean
   epoch?: boolean
@@ -1637,7 +1819,7 @@ export type DeviceSelectScalar = {
   latencyCorrection?: boolean
 }
 
-export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
+export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "standing" | "standingReason" | "standingAt" | "boots" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
 export type DeviceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.Device$modelVersionArgs<ExtArgs>
   assignments?: boolean | Prisma.Device$assignmentsArgs<ExtArgs>
@@ -1666,9 +1848,19 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     id: string
     name: string
     /**
-     * SHA-256 of the device's public key (SPKI): enrolling again with the same key gives the same device.
+     * SHA-256 of the accepted public key (SPKI): enrolling again with the same key gives the same device. Other keys: DeviceKey.
      */
     publicKeyHash: string
+    /**
+     * `accepted`, `quarantined` or `revoked`: everything but the first is refused.
+     */
+    standing: string
+    standingReason: string | null
+    standingAt: Date
+    /**
+     * Which process of the device holds the session, and what says whether there are two: domain/clones.ts.
+     */
+    boots: runtime.JsonValue | null
     createdAt: Date
     /**
      * By key; what filters ask for.
@@ -2134,6 +2326,10 @@ export interface DeviceFieldRefs {
   readonly id: Prisma.FieldRef<"Device", 'String'>
   readonly name: Prisma.FieldRef<"Device", 'String'>
   readonly publicKeyHash: Prisma.FieldRef<"Device", 'String'>
+  readonly standing: Prisma.FieldRef<"Device", 'String'>
+  readonly standingReason: Prisma.FieldRef<"Device", 'String'>
+  readonly standingAt: Prisma.FieldRef<"Device", 'DateTime'>
+  readonly boots: Prisma.FieldRef<"Device", 'Json'>
   readonly createdAt: Prisma.FieldRef<"Device", 'DateTime'>
   readonly labels: Prisma.FieldRef<"Device", 'Json'>
   readonly epoch: Prisma.FieldRef<"Device", 'BigInt'>

@@ -37,25 +37,32 @@ export type JoinTokenSumAggregateOutputType = {
 export type JoinTokenMinAggregateOutputType = {
   id: string | null
   secretHash: string | null
+  mode: string | null
   usesLeft: number | null
   expiresAt: Date | null
   createdAt: Date | null
+  revokedAt: Date | null
 }
 
 export type JoinTokenMaxAggregateOutputType = {
   id: string | null
   secretHash: string | null
+  mode: string | null
   usesLeft: number | null
   expiresAt: Date | null
   createdAt: Date | null
+  revokedAt: Date | null
 }
 
 export type JoinTokenCountAggregateOutputType = {
   id: number
   secretHash: number
+  mode: number
+  labels: number
   usesLeft: number
   expiresAt: number
   createdAt: number
+  revokedAt: number
   _all: number
 }
 
@@ -71,25 +78,32 @@ export type JoinTokenSumAggregateInputType = {
 export type JoinTokenMinAggregateInputType = {
   id?: true
   secretHash?: true
+  mode?: true
   usesLeft?: true
   expiresAt?: true
   createdAt?: true
+  revokedAt?: true
 }
 
 export type JoinTokenMaxAggregateInputType = {
   id?: true
   secretHash?: true
+  mode?: true
   usesLeft?: true
   expiresAt?: true
   createdAt?: true
+  revokedAt?: true
 }
 
 export type JoinTokenCountAggregateInputType = {
   id?: true
   secretHash?: true
+  mode?: true
+  labels?: true
   usesLeft?: true
   expiresAt?: true
   createdAt?: true
+  revokedAt?: true
   _all?: true
 }
 
@@ -182,9 +196,12 @@ export type JoinTokenGroupByArgs<ExtArgs extends runtime.Types.Extensions.Intern
 export type JoinTokenGroupByOutputType = {
   id: string
   secretHash: string
+  mode: string
+  labels: runtime.JsonValue
   usesLeft: number
   expiresAt: Date
   createdAt: Date
+  revokedAt: Date | null
   _count: JoinTokenCountAggregateOutputType | null
   _avg: JoinTokenAvgAggregateOutputType | null
   _sum: JoinTokenSumAggregateOutputType | null
@@ -213,17 +230,23 @@ export type JoinTokenWhereInput = {
   NOT?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
   id?: Prisma.StringFilter<"JoinToken"> | string
   secretHash?: Prisma.StringFilter<"JoinToken"> | string
+  mode?: Prisma.StringFilter<"JoinToken"> | string
+  labels?: Prisma.JsonFilter<"JoinToken">
   usesLeft?: Prisma.IntFilter<"JoinToken"> | number
   expiresAt?: Prisma.DateTimeFilter<"JoinToken"> | Date | string
   createdAt?: Prisma.DateTimeFilter<"JoinToken"> | Date | string
+  revokedAt?: Prisma.DateTimeNullableFilter<"JoinToken"> | Date | string | null
 }
 
 export type JoinTokenOrderByWithRelationInput = {
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
+  mode?: Prisma.SortOrder
+  labels?: Prisma.SortOrder
   usesLeft?: Prisma.SortOrder
   expiresAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  revokedAt?: Prisma.SortOrderInput | Prisma.SortOrder
 }
 
 export type JoinTokenWhereUniqueInput = Prisma.AtLeast<{
@@ -232,17 +255,23 @@ export type JoinTokenWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
   OR?: Prisma.JoinTokenWhereInput[]
   NOT?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
+  mode?: Prisma.StringFilter<"JoinToken"> | string
+  labels?: Prisma.JsonFilter<"JoinToken">
   usesLeft?: Prisma.IntFilter<"JoinToken"> | number
   expiresAt?: Prisma.DateTimeFilter<"JoinToken"> | Date | string
   createdAt?: Prisma.DateTimeFilter<"JoinToken"> | Date | string
+  revokedAt?: Prisma.DateTimeNullableFilter<"JoinToken"> | Date | string | null
 }, "id" | "secretHash">
 
 export type JoinTokenOrderByWithAggregationInput = {
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
+  mode?: Prisma.SortOrder
+  labels?: Prisma.SortOrder
   usesLeft?: Prisma.SortOrder
   expiresAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  revokedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.JoinTokenCountOrderByAggregateInput
   _avg?: Prisma.JoinTokenAvgOrderByAggregateInput
   _max?: Prisma.JoinTokenMaxOrderByAggregateInput
@@ -256,73 +285,100 @@ export type JoinTokenScalarWhereWithAggregatesInput = {
   NOT?: Prisma.JoinTokenScalarWhereWithAggregatesInput | Prisma.JoinTokenScalarWhereWithAggregatesInput[]
   id?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
   secretHash?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
+  mode?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
+  labels?: Prisma.JsonWithAggregatesFilter<"JoinToken">
   usesLeft?: Prisma.IntWithAggregatesFilter<"JoinToken"> | number
   expiresAt?: Prisma.DateTimeWithAggregatesFilter<"JoinToken"> | Date | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"JoinToken"> | Date | string
+  revokedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"JoinToken"> | Date | string | null
 }
 
 export type JoinTokenCreateInput = {
   id: string
   secretHash: string
+  mode?: string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft: number
   expiresAt: Date | string
   createdAt?: Date | string
+  revokedAt?: Date | string | null
 }
 
 export type JoinTokenUncheckedCreateInput = {
   id: string
   secretHash: string
+  mode?: string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft: number
   expiresAt: Date | string
   createdAt?: Date | string
+  revokedAt?: Date | string | null
 }
 
 export type JoinTokenUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
+  mode?: Prisma.StringFieldUpdateOperationsInput | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft?: Prisma.IntFieldUpdateOperationsInput | number
   expiresAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type JoinTokenUncheckedUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
+  mode?: Prisma.StringFieldUpdateOperationsInput | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft?: Prisma.IntFieldUpdateOperationsInput | number
   expiresAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type JoinTokenCreateManyInput = {
   id: string
   secretHash: string
+  mode?: string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft: number
   expiresAt: Date | string
   createdAt?: Date | string
+  revokedAt?: Date | string | null
 }
 
 export type JoinTokenUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
+  mode?: Prisma.StringFieldUpdateOperationsInput | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft?: Prisma.IntFieldUpdateOperationsInput | number
   expiresAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type JoinTokenUncheckedUpdateManyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
+  mode?: Prisma.StringFieldUpdateOperationsInput | string
+  labels?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   usesLeft?: Prisma.IntFieldUpdateOperationsInput | number
   expiresAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type JoinTokenCountOrderByAggregateInput = {
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
+  mode?: Prisma.SortOrder
+  labels?: Prisma.SortOrder
   usesLeft?: Prisma.SortOrder
   expiresAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  revokedAt?: Prisma.SortOrder
 }
 
 export type JoinTokenAvgOrderByAggregateInput = {
@@ -332,17 +388,21 @@ export type JoinTokenAvgOrderByAggregateInput = {
 export type JoinTokenMaxOrderByAggregateInput = {
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
+  mode?: Prisma.SortOrder
   usesLeft?: Prisma.SortOrder
   expiresAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  revokedAt?: Prisma.SortOrder
 }
 
 export type JoinTokenMinOrderByAggregateInput = {
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
+  mode?: Prisma.SortOrder
   usesLeft?: Prisma.SortOrder
   expiresAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  revokedAt?: Prisma.SortOrder
 }
 
 export type JoinTokenSumOrderByAggregateInput = {
@@ -362,36 +422,48 @@ export type IntFieldUpdateOperationsInput = {
 export type JoinTokenSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
   secretHash?: boolean
+  mode?: boolean
+  labels?: boolean
   usesLeft?: boolean
   expiresAt?: boolean
   createdAt?: boolean
+  revokedAt?: boolean
 }, ExtArgs["result"]["joinToken"]>
 
 export type JoinTokenSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
   secretHash?: boolean
+  mode?: boolean
+  labels?: boolean
   usesLeft?: boolean
   expiresAt?: boolean
   createdAt?: boolean
+  revokedAt?: boolean
 }, ExtArgs["result"]["joinToken"]>
 
 export type JoinTokenSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
   secretHash?: boolean
+  mode?: boolean
+  labels?: boolean
   usesLeft?: boolean
   expiresAt?: boolean
   createdAt?: boolean
+  revokedAt?: boolean
 }, ExtArgs["result"]["joinToken"]>
 
 export type JoinTokenSelectScalar = {
   id?: boolean
   secretHash?: boolean
+  mode?: boolean
+  labels?: boolean
   usesLeft?: boolean
   expiresAt?: boolean
   createdAt?: boolean
+  revokedAt?: boolean
 }
 
-export type JoinTokenOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "secretHash" | "usesLeft" | "expiresAt" | "createdAt", ExtArgs["result"]["joinToken"]>
+export type JoinTokenOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "secretHash" | "mode" | "labels" | "usesLeft" | "expiresAt" | "createdAt" | "revokedAt", ExtArgs["result"]["joinToken"]>
 
 export type $JoinTokenPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "JoinToken"
@@ -399,9 +471,18 @@ export type $JoinTokenPayload<ExtArgs extends runtime.Types.Extensions.InternalA
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
     secretHash: string
+    /**
+     * Who becomes a device with it: `auto` everybody, `request` whom an operator accepts, `preauthorised` whose key was announced.
+     */
+    mode: string
+    /**
+     * What its devices are labelled with.
+     */
+    labels: runtime.JsonValue
     usesLeft: number
     expiresAt: Date
     createdAt: Date
+    revokedAt: Date | null
   }, ExtArgs["result"]["joinToken"]>
   composites: {}
 }
@@ -827,9 +908,12 @@ export interface Prisma__JoinTokenClient<T, Null = never, ExtArgs extends runtim
 export interface JoinTokenFieldRefs {
   readonly id: Prisma.FieldRef<"JoinToken", 'String'>
   readonly secretHash: Prisma.FieldRef<"JoinToken", 'String'>
+  readonly mode: Prisma.FieldRef<"JoinToken", 'String'>
+  readonly labels: Prisma.FieldRef<"JoinToken", 'Json'>
   readonly usesLeft: Prisma.FieldRef<"JoinToken", 'Int'>
   readonly expiresAt: Prisma.FieldRef<"JoinToken", 'DateTime'>
   readonly createdAt: Prisma.FieldRef<"JoinToken", 'DateTime'>
+  readonly revokedAt: Prisma.FieldRef<"JoinToken", 'DateTime'>
 }
     
 

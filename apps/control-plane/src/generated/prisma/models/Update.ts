@@ -415,10 +415,6 @@ export type UpdateUncheckedUpdateManyWithoutModelVersionNestedInput = {
   deleteMany?: Prisma.UpdateScalarWhereInput | Prisma.UpdateScalarWhereInput[]
 }
 
-export type BoolFieldUpdateOperationsInput = {
-  set?: boolean
-}
-
 export type UpdateCreateNestedOneWithoutTargetsInput = {
   create?: Prisma.XOR<Prisma.UpdateCreateWithoutTargetsInput, Prisma.UpdateUncheckedCreateWithoutTargetsInput>
   connectOrCreate?: Prisma.UpdateCreateOrConnectWithoutTargetsInput

@@ -53,6 +53,26 @@ export interface EnrollResponse {
   certificatePem: string;
   caPem: string;
   deviceName: string;
+  /** No certificate yet: an operator has to accept the device. Ask again after retry_after_ms. */
+  pending: boolean;
+  retryAfterMs: number;
+}
+
+export interface RenewRequest {
+  /** PEM certificate signing request (ECDSA P-256). */
+  csrPem: string;
+}
+
+export interface RenewResponse {
+  certificatePem: string;
+  /** Until this one should be renewed. */
+  renewInMs: bigint;
+}
+
+export interface ConfirmWipeRequest {
+}
+
+export interface ConfirmWipeResponse {
 }
 
 export interface SessionRequest {
@@ -154,6 +174,11 @@ export interface Welcome {
   /** Width of the extra random wait before a reconnect after a lost session; grows with the fleet. */
   reconnectJitterMs: number;
   serverTimeUnixMs: bigint;
+  /**
+   * Until the certificate of this connection should be renewed, on the server's clock: the device's clock decides
+   * nothing. Absent on a connection without one.
+   */
+  renewInMs?: bigint | undefined;
 }
 
 /**
@@ -359,7 +384,7 @@ export const EnrollRequest: MessageFns<EnrollRequest> = {
 };
 
 function createBaseEnrollResponse(): EnrollResponse {
-  return { deviceId: "", certificatePem: "", caPem: "", deviceName: "" };
+  return { deviceId: "", certificatePem: "", caPem: "", deviceName: "", pending: false, retryAfterMs: 0 };
 }
 
 export const EnrollResponse: MessageFns<EnrollResponse> = {
@@ -375,6 +400,12 @@ export const EnrollResponse: MessageFns<EnrollResponse> = {
     }
     if (message.deviceName !== "") {
       writer.uint32(34).string(message.deviceName);
+    }
+    if (message.pending !== false) {
+      writer.uint32(40).bool(message.pending);
+    }
+    if (message.retryAfterMs !== 0) {
+      writer.uint32(48).uint32(message.retryAfterMs);
     }
     return writer;
   },
@@ -424,6 +455,22 @@ export const EnrollResponse: MessageFns<EnrollResponse> = {
             message.deviceName = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.pending = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.retryAfterMs = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -445,6 +492,219 @@ export const EnrollResponse: MessageFns<EnrollResponse> = {
     message.certificatePem = object.certificatePem ?? "";
     message.caPem = object.caPem ?? "";
     message.deviceName = object.deviceName ?? "";
+    message.pending = object.pending ?? false;
+    message.retryAfterMs = object.retryAfterMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseRenewRequest(): RenewRequest {
+  return { csrPem: "" };
+}
+
+export const RenewRequest: MessageFns<RenewRequest> = {
+  encode(message: RenewRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.csrPem !== "") {
+      writer.uint32(10).string(message.csrPem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RenewRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRenewRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.csrPem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RenewRequest>): RenewRequest {
+    return RenewRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RenewRequest>): RenewRequest {
+    const message = createBaseRenewRequest();
+    message.csrPem = object.csrPem ?? "";
+    return message;
+  },
+};
+
+function createBaseRenewResponse(): RenewResponse {
+  return { certificatePem: "", renewInMs: 0n };
+}
+
+export const RenewResponse: MessageFns<RenewResponse> = {
+  encode(message: RenewResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.certificatePem !== "") {
+      writer.uint32(10).string(message.certificatePem);
+    }
+    if (message.renewInMs !== 0n) {
+      if (BigInt.asUintN(64, message.renewInMs) !== message.renewInMs) {
+        throw new globalThis.Error("value provided for field message.renewInMs of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.renewInMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RenewResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRenewResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.certificatePem = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.renewInMs = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RenewResponse>): RenewResponse {
+    return RenewResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RenewResponse>): RenewResponse {
+    const message = createBaseRenewResponse();
+    message.certificatePem = object.certificatePem ?? "";
+    message.renewInMs = (object.renewInMs !== undefined && object.renewInMs !== null) ? BigInt(object.renewInMs) : 0n;
+    return message;
+  },
+};
+
+function createBaseConfirmWipeRequest(): ConfirmWipeRequest {
+  return {};
+}
+
+export const ConfirmWipeRequest: MessageFns<ConfirmWipeRequest> = {
+  encode(_: ConfirmWipeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfirmWipeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfirmWipeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConfirmWipeRequest>): ConfirmWipeRequest {
+    return ConfirmWipeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ConfirmWipeRequest>): ConfirmWipeRequest {
+    const message = createBaseConfirmWipeRequest();
+    return message;
+  },
+};
+
+function createBaseConfirmWipeResponse(): ConfirmWipeResponse {
+  return {};
+}
+
+export const ConfirmWipeResponse: MessageFns<ConfirmWipeResponse> = {
+  encode(_: ConfirmWipeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfirmWipeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfirmWipeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConfirmWipeResponse>): ConfirmWipeResponse {
+    return ConfirmWipeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ConfirmWipeResponse>): ConfirmWipeResponse {
+    const message = createBaseConfirmWipeResponse();
     return message;
   },
 };
@@ -1393,7 +1653,15 @@ export const Condition: MessageFns<Condition> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { epoch: 0n, deviceId: "", heartbeatMs: 0, leaseMs: 0, reconnectJitterMs: 0, serverTimeUnixMs: 0n };
+  return {
+    epoch: 0n,
+    deviceId: "",
+    heartbeatMs: 0,
+    leaseMs: 0,
+    reconnectJitterMs: 0,
+    serverTimeUnixMs: 0n,
+    renewInMs: undefined,
+  };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -1421,6 +1689,12 @@ export const Welcome: MessageFns<Welcome> = {
         throw new globalThis.Error("value provided for field message.serverTimeUnixMs of type uint64 too large");
       }
       writer.uint32(48).uint64(message.serverTimeUnixMs);
+    }
+    if (message.renewInMs !== undefined) {
+      if (BigInt.asUintN(64, message.renewInMs) !== message.renewInMs) {
+        throw new globalThis.Error("value provided for field message.renewInMs of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.renewInMs);
     }
     return writer;
   },
@@ -1486,6 +1760,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.serverTimeUnixMs = reader.uint64() as bigint;
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.renewInMs = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1511,6 +1793,9 @@ export const Welcome: MessageFns<Welcome> = {
     message.serverTimeUnixMs = (object.serverTimeUnixMs !== undefined && object.serverTimeUnixMs !== null)
       ? BigInt(object.serverTimeUnixMs)
       : 0n;
+    message.renewInMs = (object.renewInMs !== undefined && object.renewInMs !== null)
+      ? BigInt(object.renewInMs)
+      : undefined;
     return message;
   },
 };
@@ -2950,7 +3235,7 @@ export const DeviceServiceService = {
   /**
    * Trades a join token and a certificate request for a device identity. TLS without a client certificate; the token
    * carries the hash of the fleet's CA, which the device checks before it sends anything. Answers the same for the same
-   * public key, so that a device that lost the answer may ask again.
+   * public key, so that a device that lost the answer, or that waits for an operator, may ask again.
    */
   enroll: {
     path: "/matfleet.device.v1.DeviceService/Enroll" as const,
@@ -2960,6 +3245,32 @@ export const DeviceServiceService = {
     requestDeserialize: (value: Buffer): EnrollRequest => EnrollRequest.decode(value),
     responseSerialize: (value: EnrollResponse): Buffer => Buffer.from(EnrollResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EnrollResponse => EnrollResponse.decode(value),
+  },
+  /**
+   * The next certificate, for the same key or for a new one; a new one becomes the device's key when it is first used.
+   * Needs the device's client certificate.
+   */
+  renew: {
+    path: "/matfleet.device.v1.DeviceService/Renew" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RenewRequest): Buffer => Buffer.from(RenewRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RenewRequest => RenewRequest.decode(value),
+    responseSerialize: (value: RenewResponse): Buffer => Buffer.from(RenewResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RenewResponse => RenewResponse.decode(value),
+  },
+  /**
+   * A device that was told to wipe (metadata matfleet-standing: wipe on a refusal) says that its models are gone and its
+   * keys go next. Needs its last client certificate.
+   */
+  confirmWipe: {
+    path: "/matfleet.device.v1.DeviceService/ConfirmWipe" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ConfirmWipeRequest): Buffer => Buffer.from(ConfirmWipeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ConfirmWipeRequest => ConfirmWipeRequest.decode(value),
+    responseSerialize: (value: ConfirmWipeResponse): Buffer => Buffer.from(ConfirmWipeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ConfirmWipeResponse => ConfirmWipeResponse.decode(value),
   },
   /** The session: one long-lived stream, opened with Hello. Needs the device's client certificate. */
   session: {
@@ -2987,9 +3298,19 @@ export interface DeviceServiceServer extends UntypedServiceImplementation {
   /**
    * Trades a join token and a certificate request for a device identity. TLS without a client certificate; the token
    * carries the hash of the fleet's CA, which the device checks before it sends anything. Answers the same for the same
-   * public key, so that a device that lost the answer may ask again.
+   * public key, so that a device that lost the answer, or that waits for an operator, may ask again.
    */
   enroll: handleUnaryCall<EnrollRequest, EnrollResponse>;
+  /**
+   * The next certificate, for the same key or for a new one; a new one becomes the device's key when it is first used.
+   * Needs the device's client certificate.
+   */
+  renew: handleUnaryCall<RenewRequest, RenewResponse>;
+  /**
+   * A device that was told to wipe (metadata matfleet-standing: wipe on a refusal) says that its models are gone and its
+   * keys go next. Needs its last client certificate.
+   */
+  confirmWipe: handleUnaryCall<ConfirmWipeRequest, ConfirmWipeResponse>;
   /** The session: one long-lived stream, opened with Hello. Needs the device's client certificate. */
   session: handleBidiStreamingCall<SessionRequest, SessionResponse>;
   /** The same messages in one round trip, for networks that break long streams. The first call carries Hello. */
@@ -3000,7 +3321,7 @@ export interface DeviceServiceClient extends Client {
   /**
    * Trades a join token and a certificate request for a device identity. TLS without a client certificate; the token
    * carries the hash of the fleet's CA, which the device checks before it sends anything. Answers the same for the same
-   * public key, so that a device that lost the answer may ask again.
+   * public key, so that a device that lost the answer, or that waits for an operator, may ask again.
    */
   enroll(
     request: EnrollRequest,
@@ -3016,6 +3337,44 @@ export interface DeviceServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: EnrollResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * The next certificate, for the same key or for a new one; a new one becomes the device's key when it is first used.
+   * Needs the device's client certificate.
+   */
+  renew(
+    request: RenewRequest,
+    callback: (error: ServiceError | null, response: RenewResponse) => void,
+  ): ClientUnaryCall;
+  renew(
+    request: RenewRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RenewResponse) => void,
+  ): ClientUnaryCall;
+  renew(
+    request: RenewRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RenewResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * A device that was told to wipe (metadata matfleet-standing: wipe on a refusal) says that its models are gone and its
+   * keys go next. Needs its last client certificate.
+   */
+  confirmWipe(
+    request: ConfirmWipeRequest,
+    callback: (error: ServiceError | null, response: ConfirmWipeResponse) => void,
+  ): ClientUnaryCall;
+  confirmWipe(
+    request: ConfirmWipeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ConfirmWipeResponse) => void,
+  ): ClientUnaryCall;
+  confirmWipe(
+    request: ConfirmWipeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ConfirmWipeResponse) => void,
   ): ClientUnaryCall;
   /** The session: one long-lived stream, opened with Hello. Needs the device's client certificate. */
   session(): ClientDuplexStream<SessionRequest, SessionResponse>;

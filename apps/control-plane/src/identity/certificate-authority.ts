@@ -32,7 +32,6 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 const DAY_MS = 24 * 3_600_000;
 const CA_DAYS = 3_650;
 const SERVER_DAYS = 90;
-const DEVICE_DAYS = 30;
 /** Certificates begin this much earlier, for devices whose clock lags. */
 const BACKDATE_MS = 24 * 3_600_000;
 
@@ -68,7 +67,7 @@ export class CertificateAuthority {
       name: 'CN=Matfleet CA',
       keys: keys as LibraryKeys,
       signingAlgorithm: ALGORITHM,
-      ...validity(now, CA_DAYS),
+      ...validity(now, CA_DAYS * DAY_MS),
       extensions: [
         new BasicConstraintsExtension(true, 0, true),
         new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
@@ -94,7 +93,7 @@ export class CertificateAuthority {
   async issueServer(hosts: readonly string[], now: Date): Promise<ServerIdentity> {
     const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
     const names = [...new Set(hosts)].map((host) => ({ type: isIP(host) ? ('ip' as const) : ('dns' as const), value: host }));
-    const certificate = await this.sign('CN=Matfleet control plane', keys.publicKey, now, SERVER_DAYS, ExtendedKeyUsage.serverAuth, [
+    const certificate = await this.sign('CN=Matfleet control plane', keys.publicKey, now, SERVER_DAYS * DAY_MS, ExtendedKeyUsage.serverAuth, [
       new SubjectAlternativeNameExtension(names),
     ]);
     return {
@@ -112,9 +111,9 @@ export class CertificateAuthority {
   }
 
   /** A client certificate with the device's id as its common name. The request must be checked before. */
-  async issueDevice(request: DeviceCertificateRequest, deviceId: string, now: Date): Promise<string> {
+  async issueDevice(request: DeviceCertificateRequest, deviceId: string, now: Date, lifeMs: number): Promise<string> {
     const key = await webcrypto.subtle.importKey('spki', request.spki, ALGORITHM, true, ['verify']);
-    const certificate = await this.sign(`CN=${deviceId}`, key, now, DEVICE_DAYS, ExtendedKeyUsage.clientAuth, []);
+    const certificate = await this.sign(`CN=${deviceId}`, key, now, lifeMs, ExtendedKeyUsage.clientAuth, []);
     return certificate.toString('pem');
   }
 
@@ -122,7 +121,7 @@ export class CertificateAuthority {
     subject: string,
     publicKey: webcrypto.CryptoKey,
     now: Date,
-    days: number,
+    lifeMs: number,
     usage: ExtendedKeyUsage,
     extensions: SubjectAlternativeNameExtension[],
   ) {
@@ -133,7 +132,7 @@ export class CertificateAuthority {
       publicKey: publicKey as LibraryKey,
       signingKey: this.key as LibraryKey,
       signingAlgorithm: ALGORITHM,
-      ...validity(now, days),
+      ...validity(now, lifeMs),
       extensions: [
         new BasicConstraintsExtension(false, undefined, true),
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
@@ -173,10 +172,16 @@ export async function readCertificateRequest(csrPem: string): Promise<DeviceCert
 
 const serialNumber = (): string => '01' + randomBytes(15).toString('hex');
 
-const validity = (now: Date, days: number) => ({
+const validity = (now: Date, lifeMs: number) => ({
   notBefore: new Date(now.getTime() - BACKDATE_MS),
-  notAfter: new Date(now.getTime() + days * DAY_MS),
+  notAfter: new Date(now.getTime() + lifeMs),
 });
+
+/** When two thirds of the life of a certificate that `issueDevice` made are over, milliseconds since 1970. */
+export function renewalDueMs({ notBefore, notAfter }: { notBefore: Date; notAfter: Date }): number {
+  const lifeMs = notAfter.getTime() - (notBefore.getTime() + BACKDATE_MS);
+  return notAfter.getTime() - lifeMs / 3;
+}
 
 async function privateKeyPem(key: webcrypto.CryptoKey): Promise<string> {
   return PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY');

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { Pkcs10CertificateRequestGenerator } from '@peculiar/x509';
-import { CertificateAuthority, readCertificateRequest } from './certificate-authority.js';
+import { CertificateAuthority, readCertificateRequest, renewalDueMs } from './certificate-authority.js';
 
 const NOW = new Date('2026-11-24T12:00:00Z');
 
@@ -35,14 +35,15 @@ describe('CertificateAuthority', () => {
     expect(await readFile(join(directory, 'certificate.pem'), 'utf8')).toContain('BEGIN CERTIFICATE');
   });
 
-  it('names a device by the id it was given, not by what the request asks for, for 30 days', async () => {
+  it('names a device by the id it was given, not by what the request asks for, for as long as it is told', async () => {
     const ca = await CertificateAuthority.open(directory, NOW);
     const request = await readCertificateRequest(await csr());
-    const certificate = new X509Certificate(await ca.issueDevice(request, 'device-1', NOW));
+    const certificate = new X509Certificate(await ca.issueDevice(request, 'device-1', NOW, 6 * 3_600_000));
     expect(certificate.subject).toBe('CN=device-1');
     expect(certificate.verify(new X509Certificate(ca.certificatePem).publicKey)).toBe(true);
     expect(certificate.ca).toBe(false);
-    expect(new Date(certificate.validTo).getTime() - NOW.getTime()).toBe(30 * 24 * 3_600_000);
+    expect(new Date(certificate.validTo).getTime() - NOW.getTime()).toBe(6 * 3_600_000);
+    expect(renewalDueMs({ notBefore: new Date(certificate.validFrom), notAfter: new Date(certificate.validTo) })).toBe(NOW.getTime() + 4 * 3_600_000);
     expect(certificate.keyUsage).toEqual(['1.3.6.1.5.5.7.3.2']);
   });
 

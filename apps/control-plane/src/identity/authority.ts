@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, type Config } from '../config.js';
-import { CertificateAuthority } from './certificate-authority.js';
+import { CertificateAuthority, type DeviceCertificateRequest } from './certificate-authority.js';
 
 /** The fleet's certificate authority, opened (at first start: made) while the application starts. */
 @Injectable()
@@ -17,5 +17,14 @@ export class Authority implements OnModuleInit {
   get ca(): CertificateAuthority {
     if (!this.opened) throw new Error('the certificate authority is used before the application has started');
     return this.opened;
+  }
+
+  /** From issue to expiry of a device's certificate. */
+  get deviceLifeMs(): number {
+    return this.config.deviceCertificateSeconds * 1_000;
+  }
+
+  issueDevice(request: DeviceCertificateRequest, deviceId: string): Promise<string> {
+    return this.ca.issueDevice(request, deviceId, new Date(), this.deviceLifeMs);
   }
 }

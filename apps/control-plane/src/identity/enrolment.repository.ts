@@ -1,0 +1,148 @@
+import { randomUUID } from 'node:crypto';
+import { Injectable } from '@nestjs/common';
+import type { Actor } from '../audit/audit.js';
+import { appendAudit } from '../audit/audit.repository.js';
+import { PrismaService } from '../database/prisma.service.js';
+import type { Prisma } from '../generated/prisma/client.js';
+import type { Labels } from '../fleet/device-labels.js';
+import type { EnrolmentState, EnrolmentView } from './identity.js';
+
+export interface NewDevice {
+  readonly id: string;
+  readonly publicKeyHash: string;
+  /** Made unique by a number. */
+  readonly name: string;
+  readonly labels: Labels;
+}
+
+/** What a key asks to become, or may. */
+export type Wanted = Omit<NewDevice, 'id'>;
+
+export interface EnrolledDevice {
+  readonly id: string;
+  readonly name: string;
+}
+
+/** Keys that wait, or were announced, at most: beyond that an operator must decide about some. */
+const ENROLMENTS_MAX = 100_000;
+const SHOWN_MAX = 1_000;
+const NAME_TRIES_MAX = 10_000;
+const SELECT = { id: true, publicKeyHash: true, name: true, state: true, labels: true, createdAt: true } as const;
+/** Many devices may wait for the audit log's lock at once. */
+const PATIENT = { maxWait: 10_000, timeout: 15_000 };
+
+/** Keys on their way to becoming devices. */
+@Injectable()
+export class EnrolmentRepository {
+  constructor(private readonly prisma: PrismaService) {}
+
+  /** The device with this accepted key, and whether it has ever opened a session. */
+  async deviceByKey(publicKeyHash: string): Promise<(EnrolledDevice & { isNew: boolean }) | null> {
+    const row = await this.prisma.device.findUnique({ where: { publicKeyHash }, select: { id: true, name: true, epoch: true } });
+    return row && { id: row.id, name: row.name, isNew: row.epoch === 0n };
+  }
+
+  async byKey(publicKeyHash: string): Promise<EnrolmentView | null> {
+    const row = await this.prisma.enrolment.findUnique({ where: { publicKeyHash }, select: SELECT });
+    return row && view(row);
+  }
+
+  /** Those that wait first, oldest first within a state; at most 1000. */
+  async list(): Promise<EnrolmentView[]> {
+    const rows = await this.prisma.enrolment.findMany({ orderBy: [{ state: 'asc' }, { createdAt: 'asc' }], take: SHOWN_MAX, select: SELECT });
+    return rows.map(view);
+  }
+
+  /**
+   * A device of this key, at the cost of one use of the token where one is given. 'no-uses' when none is left, 'known' when somebody else made
+   * something of this key meanwhile.
+   */
+  async createDevice(device: NewDevice, tokenId: string | null, actor: Actor): Promise<EnrolledDevice | 'no-uses' | 'known'> {
+    for (let suffix = 1; suffix <= NAME_TRIES_MAX; suffix++) {
+      const name = suffix === 1 ? device.name : `${device.name}-${suffix}`;
+      if ((await this.prisma.device.count({ where: { name } })) > 0) continue;
+      try {
+        return await this.prisma.$transaction(async (tx) => {
+          if (tokenId !== null && !(await useToken(tx, tokenId))) return 'no-uses';
+          const { count } = await tx.enrolment.deleteMany({ where: { id: device.id } });
+          await tx.device.create({ data: { ...device, name } });
+          const after = { name, publicKeyHash: device.publicKeyHash, labels: device.labels, ...(tokenId !== null && { tokenId }) };
+          const before = count > 0 ? { enrolment: device.id } : null;
+          await appendAudit(tx, { actor, action: 'device.enrolled', subject: `device:${device.id}`, before, after });
+          return { id: device.id, name };
+        }, PATIENT);
+      } catch (error) {
+        if (!isUniqueViolation(error)) throw error;
+        if (await this.deviceByKey(device.publicKeyHash)) return 'known';
+      }
+    }
+    throw new Error(`${NAME_TRIES_MAX} devices are called ${device.name} already`);
+  }
+
+  /** A key that waits for an operator, at the cost of one use of the token. */
+  async request(wanted: Wanted, tokenId: string): Promise<EnrolmentView | 'no-uses' | 'full'> {
+    return this.add({ ...wanted, state: 'pending' }, 'enrolment.requested', `token:${tokenId}`, tokenId);
+  }
+
+  /** A key that is accepted as soon as it asks. */
+  async preauthorise(wanted: Wanted, actor: Actor): Promise<EnrolmentView | 'full'> {
+    const row = await this.add({ ...wanted, state: 'preauthorised' }, 'enrolment.preauthorised', actor, null);
+    if (row === 'no-uses') throw new Error('no token was given');
+    return row;
+  }
+
+  find(id: string): Promise<EnrolmentView | null> {
+    return this.prisma.enrolment.findUnique({ where: { id }, select: SELECT }).then((row) => row && view(row));
+  }
+
+  /** Null for an unknown one. */
+  async reject(id: string, actor: Actor): Promise<EnrolmentView | null> {
+    return this.prisma.$transaction(async (tx) => {
+      await tx.$queryRaw`SELECT id FROM enrolments WHERE id = ${id} FOR UPDATE`;
+      const row = await tx.enrolment.findUnique({ where: { id }, select: SELECT });
+      if (!row) return null;
+      if (row.state === 'rejected') return view(row);
+      const { publicKeyHash, name, state } = row;
+      await tx.enrolment.update({ where: { id }, data: { state: 'rejected' } });
+      const entry = { actor, action: 'enrolment.rejected', subject: `enrolment:${id}` } as const;
+      await appendAudit(tx, { ...entry, before: { publicKeyHash, name, state }, after: { state: 'rejected' } });
+      return view({ ...row, state: 'rejected' });
+    }, PATIENT);
+  }
+
+  private async add(
+    wanted: Wanted & { readonly state: EnrolmentState },
+    action: 'enrolment.requested' | 'enrolment.preauthorised',
+    actor: Actor,
+    tokenId: string | null,
+  ): Promise<EnrolmentView | 'no-uses' | 'full'> {
+    if ((await this.prisma.enrolment.count({ take: ENROLMENTS_MAX })) >= ENROLMENTS_MAX) return 'full';
+    try {
+      return await this.prisma.$transaction(async (tx) => {
+        if (tokenId !== null && !(await useToken(tx, tokenId))) return 'no-uses';
+        const row = await tx.enrolment.create({ data: { id: randomUUID(), ...wanted }, select: SELECT });
+        const after = { ...wanted, ...(tokenId !== null && { tokenId }) };
+        await appendAudit(tx, { actor, action, subject: `enrolment:${row.id}`, after });
+        return view(row);
+      }, PATIENT);
+    } catch (error) {
+      const row = isUniqueViolation(error) && (await this.byKey(wanted.publicKeyHash));
+      if (!row) throw error;
+      return row;
+    }
+  }
+}
+
+/** Takes one use; false when none is left. Atomic: two devices cannot take the last one. */
+async function useToken(tx: Prisma.TransactionClient, id: string): Promise<boolean> {
+  const where = { id, usesLeft: { gt: 0 }, revokedAt: null };
+  return (await tx.joinToken.updateMany({ where, data: { usesLeft: { decrement: 1 } } })).count === 1;
+}
+
+const view = (row: { id: string; publicKeyHash: string; name: string; state: string; labels: unknown; createdAt: Date }): EnrolmentView => ({
+  ...row,
+  labels: row.labels as Labels,
+  state: row.state as EnrolmentState,
+});
+
+const isUniqueViolation = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'P2002';
