@@ -9,6 +9,7 @@ export interface Api {
   get<T>(path: string, schema: z.ZodType<T>): Promise<T>;
   post<T>(path: string, body: unknown, schema: z.ZodType<T>): Promise<T>;
   patch<T>(path: string, body: unknown, schema: z.ZodType<T>): Promise<T>;
+  delete<T>(path: string, schema: z.ZodType<T>): Promise<T>;
   /** Sends bytes as they are. Tried again a few times on a broken connection or a 5xx answer, so only for requests that may repeat. */
   send<T>(method: 'POST' | 'PUT', path: string, bytes: Uint8Array, schema: z.ZodType<T>): Promise<T>;
 }
@@ -67,6 +68,7 @@ export async function connect({ server, apiKeyFile }: ApiOptions, signal: AbortS
   };
   return {
     get: (path, schema) => call('GET', path, schema, CALL_TIMEOUT_MS),
+    delete: (path, schema) => call('DELETE', path, schema, CALL_TIMEOUT_MS),
     post: (path, body, schema) => call('POST', path, schema, CALL_TIMEOUT_MS, { type: 'application/json', content: JSON.stringify(body) }),
     patch: (path, body, schema) => call('PATCH', path, schema, CALL_TIMEOUT_MS, { type: 'application/json', content: JSON.stringify(body) }),
     async send(method, path, bytes, schema) {

@@ -8,6 +8,7 @@ export const Device = z.looseObject({
   name: z.string(),
   labels: z.record(z.string(), z.string()),
   presence: z.string(),
+  standing: z.string().optional(),
   desired: z.looseObject({ generation: z.number(), modelName: z.string(), sliceId: z.string(), reason: z.string() }).nullable(),
   observed: z.looseObject({ generation: z.number(), sliceId: z.string() }).nullable(),
   phase: z.string().nullish(),
@@ -74,7 +75,7 @@ export const renderDevices = (devices: readonly Device[]): string =>
     : table(devices, [
         { title: 'name', value: (device) => device.name },
         { title: 'id', value: (device) => device.id },
-        { title: 'presence', value: (device) => device.presence },
+        { title: 'presence', value: (device) => refusedAs(device) ?? device.presence },
         { title: 'model', value: (device) => device.desired?.modelName ?? '-' },
         { title: 'slice', value: (device) => sliceOf(device) },
         { title: 'phase', value: (device) => device.phase ?? '-' },
@@ -90,6 +91,9 @@ const labelsOf = ({ labels }: Device): string =>
     .sort(([a], [b]) => a.localeCompare(b))
     .map(([key, value]) => `${key}=${value}`)
     .join(',');
+
+/** A refused device is not online, whatever its lease says. */
+const refusedAs = ({ standing }: Device): string | undefined => (standing === 'accepted' ? undefined : standing);
 
 /** The slice that runs, and the one it is on its way to. */
 function sliceOf({ desired, observed }: Device): string {

@@ -10,7 +10,6 @@ import {
   Device,
   Inference,
   isFinal,
-  JoinToken,
   renderAssignments,
   renderDevices,
   renderInference,
@@ -103,20 +102,6 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
         );
       output.result(inference, (document) => `\n\n${renderInference(document)}`);
     });
-
-  withApiOptions(program.command('join-token').description('make a token with which devices join the fleet'))
-    .option('--uses <n>', 'how many devices may use it')
-    .option('--ttl-seconds <s>', 'how long it is good for')
-    .action(async (options: ApiOptions & { uses?: string; ttlSeconds?: string }) => {
-      const request = {
-        ...(options.uses !== undefined && { uses: parseWhole('--uses', options.uses, 1) }),
-        ...(options.ttlSeconds !== undefined && { ttlSeconds: parseWhole('--ttl-seconds', options.ttlSeconds, 1) }),
-      };
-      const api = await connect(options, signal);
-      const token = await api.post('/api/v1/join-tokens', request, JoinToken);
-      output.note(`valid until ${token.expiresAt}, ${token.usesLeft} uses`);
-      output.result(token, (document) => document.token);
-    });
 };
 
 const POLL_MS = 250;
@@ -136,7 +121,8 @@ async function listDevices(api: Api, query: { filter?: string } = {}): Promise<D
   }
 }
 
-async function findDevice(api: Api, nameOrId: string): Promise<Device> {
+/** By id, or by name. */
+export async function findDevice(api: Api, nameOrId: string): Promise<Device> {
   const devices = await listDevices(api);
   const found = devices.find((device) => device.id === nameOrId) ?? devices.find((device) => device.name === nameOrId);
   if (!found)

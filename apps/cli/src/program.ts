@@ -1,6 +1,8 @@
 import { Command } from 'commander';
+import { registerAuditCommands } from './audit.js';
 import type { Context } from './command.js';
 import { registerFleetCommands } from './fleet.js';
+import { registerIdentityCommands } from './identity.js';
 import { registerGenerate } from './model-generate.js';
 import { registerImport } from './model-import.js';
 import { registerInspect } from './model-inspect.js';
@@ -19,6 +21,8 @@ export function createProgram(context: Context): Command {
   for (const register of [registerImport, registerInspect, registerLogits, registerGenerate, registerPublish, registerSynth])
     register(model, context);
   registerFleetCommands(program, context);
+  registerIdentityCommands(program, context);
+  registerAuditCommands(program, context);
   for (const command of allOf(program))
     command
       .exitOverride()

@@ -46,8 +46,9 @@ describe('renewIdentity', () => {
     await expect(renew()).rejects.toThrow('the answer is lost');
     expect(loadIdentity(directory)).toEqual(identity);
     answers.loseRenewals = false;
-    const { identity: next } = await renew();
-    expect(plane.renewals).toEqual([publicKeyHashOf(next.keyPem), publicKeyHashOf(next.keyPem)]);
+    await renew();
+    expect(plane.renewals).toHaveLength(2);
+    expect(new Set(plane.renewals).size).toBe(1);
   });
 
   it('that was killed once the certificate was stored is completed by the next start', async () => {
