@@ -106,7 +106,7 @@ export class CertificateAuthority {
   /** A fresh key and client certificate by which this replica shows itself to the others. */
   async issueReplica(now: Date): Promise<ServerIdentity> {
     const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
-    const certificate = await this.sign(`CN=${REPLICA_NAME}`, keys.publicKey, now, SERVER_DAYS, ExtendedKeyUsage.clientAuth, []);
+    const certificate = await this.sign(`CN=${REPLICA_NAME}`, keys.publicKey, now, SERVER_DAYS * DAY_MS, ExtendedKeyUsage.clientAuth, []);
     return { certificatePem: certificate.toString('pem'), keyPem: await privateKeyPem(keys.privateKey), expiresAt: certificate.notAfter };
   }
 
