@@ -12,6 +12,7 @@ import type { DeviceRecord } from '../fleet/device.js';
 import { DeviceLinks, type DesiredDocument } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import type { LatencyWindow } from '../fleet/latency-windows.js';
+import { Latency } from '../fleet/latency.js';
 import { AssignmentRepository, type AssignmentRecord, type ExplainedAssignment } from './assignment.repository.js';
 
 /** Fewer tokens in a window than this say nothing about a device. */
@@ -44,6 +45,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     private readonly assignments: AssignmentRepository,
     private readonly catalog: CatalogService,
     private readonly fleet: FleetService,
+    private readonly latency: Latency,
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
     private readonly nudges: NudgeService,
@@ -52,7 +54,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
 
   onModuleInit(): void {
     const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.log.error(error));
-    const windows = this.fleet.closedWindows.subscribe((window) => guard(this.learn(window)));
+    const windows = this.latency.closed.subscribe((window) => guard(this.learn(window)));
     // Of all replicas the one that published: the devices may be anybody's.
     const published = this.events.emitted.subscribe((event) => event.kind === 'model-published' && guard(this.evaluateUnassigned()));
     this.nudges.on('desired', (deviceId) => this.links.get(deviceId) && guard(this.nudge(deviceId)));

@@ -21,23 +21,28 @@ describe('presence', () => {
 });
 
 describe('sweepLeases', () => {
-  const fleet = (dead: number, alive: number): Lease[] => [
-    ...Array.from({ length: dead }, (_, i) => lease(0, true, `dead-${i}`)),
+  const everySecond = { sinceSweepMs: 1_000, sweepMs: 1_000, sinceBrakeMs: Infinity };
+  const fleet = (dead: number, alive: number, deadSinceMs = 0): Lease[] => [
+    ...Array.from({ length: dead }, (_, i) => lease(deadSinceMs, true, `dead-${i}`)),
     ...Array.from({ length: alive }, (_, i) => lease(19_000, true, `alive-${i}`)),
   ];
   it('expires the three leases that ran out', () => {
-    expect(sweepLeases(fleet(3, 1), 20_000, terms, 5_000, 5_000, false)).toMatchObject({ expired: ['dead-0', 'dead-1', 'dead-2'], braked: false });
+    expect(sweepLeases(fleet(3, 1), 20_000, terms, everySecond)).toEqual({ expired: ['dead-0', 'dead-1', 'dead-2'], brake: null });
   });
-  it('brakes when 30 of 100 run out at once, and believes the second sweep', () => {
-    expect(sweepLeases(fleet(30, 70), 20_000, terms, 5_000, 5_000, false)).toMatchObject({
-      expired: [],
-      braked: true,
-      reason: '30 of 100 leases ran out in one sweep',
-    });
-    expect(sweepLeases(fleet(30, 70), 20_000, terms, 5_000, 5_000, true).expired).toHaveLength(30);
+  it('brakes when 30 of 100 fell silent together, although in this second only one lease runs out', () => {
+    const leases = [lease(0, true, 'first'), ...fleet(29, 70, 4_500)];
+    expect(sweepLeases(leases, 15_001, terms, everySecond)).toEqual({ expired: [], brake: '30 of 100 devices fell silent within one beat' });
+    expect(sweepLeases([lease(0, true, 'first'), ...fleet(19, 80, 4_500)], 15_001, terms, everySecond).expired).toEqual(['first']);
+  });
+  it('believes what is still silent when the leases that the brake extended have run out', () => {
+    expect(sweepLeases(fleet(30, 70), 20_000, terms, { ...everySecond, sinceBrakeMs: 20_000 }).expired).toHaveLength(30);
+    expect(sweepLeases(fleet(30, 70), 20_000, terms, { ...everySecond, sinceBrakeMs: 31_000 }).expired).toEqual([]);
   });
   it('brakes when this process slept for a minute', () => {
-    expect(sweepLeases(fleet(1, 0), 60_000, terms, 60_000, 5_000, false)).toMatchObject({ expired: [], braked: true });
+    expect(sweepLeases(fleet(1, 0), 60_000, terms, { ...everySecond, sinceSweepMs: 60_000 })).toEqual({
+      expired: [],
+      brake: expect.stringContaining('slept for 60000 ms'),
+    });
   });
 });
 

@@ -1,6 +1,9 @@
 /** A device holds a lease while it beats. Presence follows from the lease and the clock alone. */
 export type Presence = 'online' | 'suspect' | 'offline';
 
+const WORST_FIRST: readonly Presence[] = ['offline', 'suspect', 'online'];
+export const betterPresence = (a: Presence, b: Presence): Presence => (WORST_FIRST.indexOf(a) > WORST_FIRST.indexOf(b) ? a : b);
+
 export interface Lease {
   readonly deviceId: string;
   /** Milliseconds on the control plane's monotonic clock: never compared with a device's clock. */
@@ -25,40 +28,43 @@ export function presence(lease: Lease | undefined, nowMs: number, terms: LeaseTe
   return lease.connected && silentMs <= SUSPECT_BEATS * terms.heartbeatMs ? 'online' : 'suspect';
 }
 
-export interface LeaseSweep {
-  /** Devices whose lease ran out since they were last judged. */
-  readonly expired: readonly string[];
-  /** True when nothing was expired because the fault is more likely ours. */
-  readonly braked: boolean;
-  readonly reason: string | null;
+/** Since when, in milliseconds: of this sweep. */
+export interface SweepTimes {
+  readonly sinceSweepMs: number;
+  /** The sweeps' own period. */
+  readonly sweepMs: number;
+  /** Infinity before the first brake. */
+  readonly sinceBrakeMs: number;
 }
 
-/** A share of the fleet that does not die in one sweep by itself, and the count below which a share says nothing. */
+export interface LeaseSweep {
+  /** Devices whose lease has run out. */
+  readonly expired: readonly string[];
+  /** Why nothing was expired: the fault is more likely ours. Null without a brake. */
+  readonly brake: string | null;
+}
+
+/** A share of the fleet that does not fall silent within one beat by itself, and the count below which a share says nothing. */
 const BRAKE_SHARE = 0.2;
 const BRAKE_COUNT = 5;
+/** In this many leases there is one brake: what is silent for all of that is believed. */
+const BRAKE_LEASES = 2;
 
 /**
- * Which leases have run out. When this process itself slept, or when a large share of the leases runs out at once, the devices are
- * probably fine and we are not: then nothing expires and the caller extends all leases once.
- *
- * @param sinceSweepMs time since the last sweep; a gap beyond two beats and the sweep's own period means that this process slept
- * @param alreadyBraked the last sweep braked: a second one in a row believes what it sees
+ * Which leases have run out. When this process itself slept, or when a large share of the leases has run out or will within one beat, the devices
+ * are probably fine and we are not: then nothing expires and the caller extends all leases once.
  */
-export function sweepLeases(
-  leases: readonly Lease[],
-  nowMs: number,
-  terms: LeaseTerms,
-  sinceSweepMs: number,
-  sweepMs: number,
-  alreadyBraked: boolean,
-): LeaseSweep {
-  const expired = leases.filter((lease) => nowMs - lease.lastBeatMs > terms.leaseMs).map((lease) => lease.deviceId);
-  if (expired.length === 0 || alreadyBraked) return { expired, braked: false, reason: null };
-  if (sinceSweepMs > sweepMs + 2 * terms.heartbeatMs)
-    return { expired: [], braked: true, reason: `the control plane slept for ${Math.round(sinceSweepMs)} ms between two sweeps` };
-  if (expired.length >= BRAKE_COUNT && expired.length > BRAKE_SHARE * leases.length)
-    return { expired: [], braked: true, reason: `${expired.length} of ${leases.length} leases ran out in one sweep` };
-  return { expired, braked: false, reason: null };
+export function sweepLeases(leases: readonly Lease[], nowMs: number, terms: LeaseTerms, since: SweepTimes): LeaseSweep {
+  const silentFor = (ms: number): Lease[] => leases.filter((lease) => nowMs - lease.lastBeatMs > ms);
+  const expired = silentFor(terms.leaseMs).map((lease) => lease.deviceId);
+  if (expired.length === 0 || since.sinceBrakeMs <= BRAKE_LEASES * terms.leaseMs) return { expired, brake: null };
+  if (since.sinceSweepMs > since.sweepMs + 2 * terms.heartbeatMs)
+    return { expired: [], brake: `the control plane slept for ${Math.round(since.sinceSweepMs)} ms between two sweeps` };
+  // Devices that fall silent together do so at different moments of their beat.
+  const silent = silentFor(terms.leaseMs - terms.heartbeatMs).length;
+  if (silent >= BRAKE_COUNT && silent > BRAKE_SHARE * leases.length)
+    return { expired: [], brake: `${silent} of ${leases.length} devices fell silent within one beat` };
+  return { expired, brake: null };
 }
 
 /**

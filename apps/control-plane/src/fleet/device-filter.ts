@@ -1,4 +1,4 @@
-import { DeviceFilter, FilterError, type FilterableDevice } from '@matfleet/filter';
+import { type Condition, DeviceFilter, FilterError, type FilterableDevice } from '@matfleet/filter';
 import { DomainError } from '../errors.js';
 import type { DeviceView } from './device.js';
 
@@ -9,6 +9,27 @@ export function parseFilter(text: string): DeviceFilter {
   } catch (error) {
     if (error instanceof FilterError) throw new DomainError('invalid-argument', error.message);
     throw error;
+  }
+}
+
+/** Whether it depends on who is here: for nothing else the leases of the whole fleet are gathered. */
+export function asksPresence(condition: Condition): boolean {
+  switch (condition.kind) {
+    case 'and':
+    case 'or':
+      return asksPresence(condition.left) || asksPresence(condition.right);
+    case 'not':
+      return asksPresence(condition.of);
+    case 'text':
+    case 'texts':
+      return 'field' in condition.operand && condition.operand.field === 'presence';
+    case 'always':
+    case 'never':
+    case 'number':
+    case 'numbers':
+    case 'has-label':
+    case 'has-item':
+      return false;
   }
 }
 

@@ -4,7 +4,8 @@ import { z } from 'zod';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import type { DeviceView } from './device.js';
 import { LabelPatch } from './device-labels.js';
-import { DEVICE_PAGE_MAX, FleetService } from './fleet.service.js';
+import { DEVICE_PAGE_MAX, DeviceViews } from './device-views.js';
+import { FleetService } from './fleet.service.js';
 
 const List = z.object({
   filter: z.string().optional(),
@@ -15,7 +16,10 @@ const List = z.object({
 @ApiTags('devices')
 @Controller('api/v1/devices')
 export class DeviceController {
-  constructor(private readonly fleet: FleetService) {}
+  constructor(
+    private readonly fleet: FleetService,
+    private readonly views: DeviceViews,
+  ) {}
 
   /** One page; a page that is shorter than its limit is the last one. */
   @Get()
@@ -24,20 +28,21 @@ export class DeviceController {
   @ApiQuery({ name: 'after', required: false, type: String, description: 'The name of the last device of the page before.' })
   @ApiOkResponse({ description: 'The devices, by name.' })
   list(@Query(new ZodPipe(List)) query: z.infer<typeof List>): Promise<DeviceView[]> {
-    return this.fleet.list(query);
+    return this.views.list(query);
   }
 
   @Get(':id')
   @ApiOkResponse({ description: 'The device.' })
   get(@Param('id') id: string): Promise<DeviceView> {
-    return this.fleet.get(id);
+    return this.views.get(id);
   }
 
   /** Changes the labels: a JSON merge patch, where null takes a label away. */
   @Patch(':id/labels')
   @ApiBody(bodySchema(LabelPatch))
   @ApiOkResponse({ description: 'The device with its labels.' })
-  patchLabels(@Param('id') id: string, @Body(new ZodPipe(LabelPatch)) patch: LabelPatch): Promise<DeviceView> {
-    return this.fleet.patchLabels(id, patch);
+  async patchLabels(@Param('id') id: string, @Body(new ZodPipe(LabelPatch)) patch: LabelPatch): Promise<DeviceView> {
+    await this.fleet.patchLabels(id, patch);
+    return this.views.get(id);
   }
 }

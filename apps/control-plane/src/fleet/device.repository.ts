@@ -134,11 +134,11 @@ export class DeviceRepository {
       await this.prisma.$executeRaw`UPDATE devices SET last_seen_at = ${time(at)} WHERE id = ANY(${ids.slice(from, from + PAGE)})`;
   }
 
-  /** Devices that were seen in the last `withinMs` before the last time that any was. */
-  async lastHere(withinMs: number): Promise<{ id: string; epoch: bigint }[]> {
+  /** Devices that were seen in the last `withinMs` before the last time that any was, without those that these replicas hold. */
+  async lastHere(withinMs: number, livingReplicaIds: readonly string[]): Promise<{ id: string; epoch: bigint }[]> {
     return this.prisma.$queryRaw`
       SELECT id, epoch FROM devices
-      WHERE last_seen_at >= (SELECT max(last_seen_at) FROM devices) - make_interval(secs => ${withinMs / 1_000}::double precision)`;
+      WHERE (replica_id IS NULL OR replica_id <> ALL(${[...livingReplicaIds]}::text[])) AND last_seen_at >= (SELECT max(last_seen_at) FROM devices) - make_interval(secs => ${withinMs / 1_000}::double precision)`;
   }
 
   async addWindows(windows: readonly LatencyWindow[]): Promise<void> {

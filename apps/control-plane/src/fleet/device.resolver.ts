@@ -5,6 +5,7 @@ import { ZodPipe } from '../zod.pipe.js';
 import type { DeviceView } from './device.js';
 import { filterable, parseFilter } from './device-filter.js';
 import { LabelPatch } from './device-labels.js';
+import { DeviceViews } from './device-views.js';
 import { DeviceType, LabelInput, LabelType } from './device.types.js';
 import { FleetService } from './fleet.service.js';
 
@@ -14,6 +15,7 @@ const FILTER = { type: () => String, nullable: true, description: 'Which devices
 export class DeviceResolver {
   constructor(
     private readonly fleet: FleetService,
+    private readonly views: DeviceViews,
     private readonly events: FleetEvents,
   ) {}
 
@@ -23,12 +25,12 @@ export class DeviceResolver {
     @Args('first', { type: () => Int, nullable: true }) first?: number,
     @Args('after', { type: () => String, nullable: true }) after?: string,
   ): Promise<DeviceView[]> {
-    return this.fleet.list({ filter: filter ?? undefined, limit: first ?? undefined, after: after ?? undefined });
+    return this.views.list({ filter: filter ?? undefined, limit: first ?? undefined, after: after ?? undefined });
   }
 
   @Query(() => DeviceType)
   device(@Args('id', { type: () => ID }) id: string): Promise<DeviceView> {
-    return this.fleet.get(id);
+    return this.views.get(id);
   }
 
   @ResolveField(() => [LabelType])
@@ -37,12 +39,13 @@ export class DeviceResolver {
   }
 
   @Mutation(() => DeviceType, { description: 'Changes these labels and leaves the others.' })
-  setDeviceLabels(
+  async setDeviceLabels(
     @Args('id', { type: () => ID }) id: string,
     @Args('labels', { type: () => [LabelInput] }) labels: LabelInput[],
   ): Promise<DeviceView> {
     const patch = new ZodPipe(LabelPatch).transform(Object.fromEntries(labels.map(({ key, value }) => [key, value ?? null])));
-    return this.fleet.patchLabels(id, patch);
+    await this.fleet.patchLabels(id, patch);
+    return this.views.get(id);
   }
 
   @Subscription(() => DeviceType, { resolve: (device: DeviceView) => device })
@@ -52,7 +55,7 @@ export class DeviceResolver {
       this.events.on('device-changed'),
       (event) => event.deviceId,
       async (id) => {
-        const device = await this.fleet.get(id).catch(() => undefined);
+        const device = await this.views.get(id).catch(() => undefined);
         return device && (!wanted || wanted.matches(filterable(device))) ? device : undefined;
       },
     );

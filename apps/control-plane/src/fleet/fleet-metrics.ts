@@ -4,6 +4,8 @@ import type { Subscription } from 'rxjs';
 import { countsUpTo, type Histogram } from '@matfleet/model';
 import { Metrics } from '../telemetry.js';
 import { FleetService } from './fleet.service.js';
+import { Latency } from './latency.js';
+import { Leases } from './leases.js';
 
 /** Upper ends of the buckets in milliseconds: 1 ms to 65 s. Powers of two, where devices' histograms have a bucket's end too. */
 const BOUNDS_MS = Array.from({ length: 17 }, (_, power) => 2 ** power);
@@ -18,7 +20,9 @@ export class FleetMetrics implements OnModuleInit, OnModuleDestroy {
   private windows: Subscription | undefined;
 
   constructor(
-    private readonly fleet: FleetService,
+    fleet: FleetService,
+    leases: Leases,
+    private readonly latency: Latency,
     metrics: Metrics,
   ) {
     const registers = [metrics.registry];
@@ -28,7 +32,7 @@ export class FleetMetrics implements OnModuleInit, OnModuleDestroy {
       labelNames: ['presence'],
       registers,
       async collect() {
-        const { online, suspect } = fleet.present();
+        const { online, suspect } = leases.present();
         this.set({ presence: 'online' }, online.length);
         this.set({ presence: 'suspect' }, suspect.length);
         this.set({ presence: 'offline' }, (await fleet.count()) - online.length - suspect.length);
@@ -39,7 +43,7 @@ export class FleetMetrics implements OnModuleInit, OnModuleDestroy {
       help: '1 while no lease expires because so many ran out at once that the fault is more likely ours.',
       registers,
       collect() {
-        this.set(fleet.isBraked ? 1 : 0);
+        this.set(leases.isBraked ? 1 : 0);
       },
     });
     this.firstToken = new LatencyCounters('matfleet_first_token_seconds', 'Time to the first token on devices', metrics.registry);
@@ -49,7 +53,7 @@ export class FleetMetrics implements OnModuleInit, OnModuleDestroy {
   }
 
   onModuleInit(): void {
-    this.windows = this.fleet.closedWindows.subscribe((window) => {
+    this.windows = this.latency.closed.subscribe((window) => {
       this.firstToken.add(window.ttft);
       this.interToken.add(window.interToken);
       this.tokens.inc(window.outputTokens);

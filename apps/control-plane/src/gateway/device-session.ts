@@ -5,6 +5,7 @@ import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLink, DeviceLinks, Outbound } from '../fleet/device-links.js';
 import type { FleetService } from '../fleet/fleet.service.js';
+import type { Leases } from '../fleet/leases.js';
 import type { IdentityService } from '../identity/identity.service.js';
 import type { AttemptHub } from '../inference/attempt-hub.js';
 import type { Caller } from './device-auth.js';
@@ -15,6 +16,7 @@ const RETIRED_COME_BACK_MS = 5_000;
 /** What a session hands its messages to. */
 export interface Features {
   readonly fleet: FleetService;
+  readonly leases: Leases;
   readonly assignments: AssignmentService;
   readonly links: DeviceLinks;
   readonly attempts: AttemptHub;
@@ -48,7 +50,7 @@ export class DeviceSession implements DeviceLink {
   ) {}
 
   static async open(features: Features, caller: Caller, hello: Hello, transport: Transport): Promise<DeviceSession> {
-    const { fleet, links, assignments, config, identity } = features;
+    const { fleet, leases, links, assignments, config, identity } = features;
     const { deviceId } = caller;
     const bootId = text(hello.bootId, 100);
     await identity.boot(caller, bootId);
@@ -73,7 +75,7 @@ export class DeviceSession implements DeviceLink {
           deviceId,
           heartbeatMs: config.heartbeatMs,
           leaseMs: config.leaseMs,
-          reconnectJitterMs: reconnectJitterMs(Math.max(links.count, fleet.size)),
+          reconnectJitterMs: reconnectJitterMs(Math.max(links.count, leases.size)),
           serverTimeUnixMs: BigInt(Date.now()),
           renewInMs: caller.renewInMs === null ? undefined : BigInt(caller.renewInMs),
         },

@@ -11,6 +11,7 @@ import { reconnectJitterMs } from '../domain/reconnect.js';
 import { Endpoints } from '../endpoints.js';
 import { DeviceLinks, type DeviceLink } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
+import { Leases } from '../fleet/leases.js';
 import { Authority } from '../identity/authority.js';
 import type { ServerIdentity } from '../identity/certificate-authority.js';
 import { EnrolmentService } from '../identity/enrolment.service.js';
@@ -90,6 +91,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     private readonly identity: IdentityService,
     private readonly catalog: CatalogService,
     private readonly fleet: FleetService,
+    private readonly leases: Leases,
     private readonly assignments: AssignmentService,
     private readonly links: DeviceLinks,
     private readonly attempts: AttemptHub,
@@ -104,7 +106,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     if (insecure && !isLoopback(this.config.deviceHost))
       throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
     const report = (error: unknown): void => this.log.error(error);
-    const { fleet, assignments, links, attempts, config, identity, enrolments, catalog, metrics } = this;
+    const { fleet, leases, assignments, links, attempts, config, identity, enrolments, catalog, metrics } = this;
     new Gauge({
       name: 'matfleet_sessions',
       help: 'Open device sessions of this process.',
@@ -123,7 +125,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     });
     server.addService(
       DeviceServiceService,
-      deviceService({ features: { fleet, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics }),
+      deviceService({ features: { fleet, leases, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics }),
     );
     server.addService(ReplicaServiceService, peerService(links, attempts, insecure));
     server.addService(ArtifactServiceService, artifactService({ catalog, identity, insecure, report }));
@@ -191,6 +193,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     );
     this.links.via = this.peerLinks.link;
     await this.replicas.join(replicaAddress ?? ownAddress);
+    await this.leases.recall(this.replicas.peers().map((peer) => peer.id));
     this.nudges.start();
     await this.leadership.start();
   }

@@ -14,7 +14,8 @@ import { parseConfig } from '../config.js';
 import { migrate } from '../database/migrate.js';
 import { Endpoints } from '../endpoints.js';
 import { DeviceLinks } from '../fleet/device-links.js';
-import { FleetService } from '../fleet/fleet.service.js';
+import { DeviceViews } from '../fleet/device-views.js';
+import { Leases } from '../fleet/leases.js';
 import { createLogger, PinoNestLogger } from '../telemetry.js';
 import { INSECURE_DEVICE_ID } from './device-auth.js';
 
@@ -57,7 +58,6 @@ describe('a session stream', () => {
     await rm(dataDir, { recursive: true, force: true });
   });
 
-  const fleet = (): FleetService => app.get(FleetService, { strict: false });
   const register = (name: string): Promise<string> => enrolledDevice(app, name);
 
   function dial(deviceId: string): { call: Call; received: Received[]; ended: Promise<ServiceError | undefined> } {
@@ -91,7 +91,7 @@ describe('a session stream', () => {
     call.write(report(1n, Phase.PHASE_FETCHING));
     call.write(report(2n, Phase.PHASE_FAILED));
     await until('three acknowledgements', () => received.filter(({ $case }) => $case === 'reportAck').length === 3);
-    expect((await fleet().get(id)).phase).toBe('active');
+    expect((await app.get(DeviceViews, { strict: false }).get(id)).phase).toBe('active');
   });
 
   it('is told to come back soon when it has reached its age, and ends without an error', async () => {
@@ -105,7 +105,7 @@ describe('a session stream', () => {
     expect(error).toBeUndefined();
     expect(Date.now() - startedAt).toBeGreaterThanOrEqual(1_150);
     expect(session.received.at(-1)).toMatchObject({ $case: 'drain', value: { withinMs: 5_000, reason: 'the session has reached its age' } });
-    expect(fleet().presenceOf(id)).toBe('suspect');
+    expect(app.get(Leases, { strict: false }).presenceOf(id)).toBe('suspect');
   });
 
   it('gives a device that did not read the newest document instead of all that it missed, and no older one after it', async () => {

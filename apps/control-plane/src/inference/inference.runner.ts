@@ -10,7 +10,9 @@ import { formatQuality } from '../domain/units.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import type { DeviceView, Observed } from '../fleet/device.js';
 import { DeviceLinks, type DeviceLink } from '../fleet/device-links.js';
-import { FleetService } from '../fleet/fleet.service.js';
+import { DeviceViews } from '../fleet/device-views.js';
+import { Elsewhere } from '../fleet/elsewhere.js';
+import { Leases } from '../fleet/leases.js';
 import { Replicas } from '../replicas/replicas.service.js';
 import { Metrics } from '../telemetry.js';
 import { runAttempt, type AttemptOutcome } from './attempt.js';
@@ -39,7 +41,9 @@ export class InferenceRunner {
   constructor(
     private readonly inferences: InferenceRepository,
     private readonly service: InferenceService,
-    private readonly fleet: FleetService,
+    private readonly views: DeviceViews,
+    private readonly leases: Leases,
+    private readonly elsewhere: Elsewhere,
     private readonly catalog: CatalogService,
     private readonly links: DeviceLinks,
     private readonly attempts: AttemptHub,
@@ -194,11 +198,11 @@ export class InferenceRunner {
 
   private async routable(task: string | null): Promise<Reachable[]> {
     const devices: Reachable[] = [];
-    const elsewhere = await this.fleet.elsewhere();
-    for (const device of await this.fleet.routable()) {
+    const elsewhere = await this.elsewhere.read();
+    for (const device of await this.views.routable()) {
       const here = this.links.get(device.id);
       const far = here ? undefined : elsewhere.get(device.id);
-      const live = far ? undefined : this.fleet.liveState(device.id);
+      const live = far ? undefined : this.leases.state(device.id);
       const running = device.observed && (await this.whatRuns(device.observed));
       const breaker = this.breakers.get(device.id) ?? afterSuccess();
       const interTokenMs = device.latency?.interTokenMs.p50 || (running ? predictedMs(running, device) : 0);

@@ -8,6 +8,7 @@ import { targetStep, updateState } from '../domain/update.js';
 import type { Fence } from '../database/fence.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
+import { DeviceViews } from '../fleet/device-views.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import { QueueService } from '../queue/queue.service.js';
 import { Leadership } from '../replicas/leadership.js';
@@ -39,6 +40,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     private readonly updates: UpdateRepository,
     private readonly catalog: CatalogService,
     private readonly fleet: FleetService,
+    private readonly views: DeviceViews,
     private readonly assignment: AssignmentService,
     private readonly queue: QueueService,
     private readonly events: FleetEvents,
@@ -72,7 +74,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     if (!version.publishedAt)
       throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
     const fleet = new Set(await this.fleet.ids());
-    const deviceIds = of.filter === undefined ? of.deviceIds : (await this.fleet.idsOf(of.filter)).filter((id) => fleet.has(id));
+    const deviceIds = of.filter === undefined ? of.deviceIds : (await this.views.idsOf(of.filter)).filter((id) => fleet.has(id));
     if (of.filter !== undefined && deviceIds?.length === 0) throw new DomainError('failed-precondition', 'the filter matches no device');
     const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
     if (unknown.length > 0)
