@@ -90,6 +90,8 @@ export interface SamplingOptions {
 export interface GenerateOptions {
   /** By default whatever the context leaves. */
   readonly maxTokens?: number;
+  /** Tokens of the answer that another engine has told: it goes on after them, and they count. Nothing of their text comes again. */
+  readonly answered?: readonly number[];
   /** Absent: greedy. */
   readonly sampling?: SamplingOptions;
   /** The slice that answers; by default the engine's. */

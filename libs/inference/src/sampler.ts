@@ -23,9 +23,10 @@ export const isGreedy = (sampling: SamplingOptions | undefined): boolean => !sam
  * Greedy without `sampling` (or at temperature 0), else temperature, then top-k, then top-p, as in transformers. `topK: 0` and `topP: 1` switch
  * a filter off. The same seed gives the same choices; without one they differ from run to run.
  *
+ * `drawn` choices were made before, elsewhere: a seed's further ones are those of one run.
  * Never chosen: ids from vocabSizePerLayerInput on (soft tokens, whose embeddings repeat the pad row), <pad> and <bos>. Ties go to the lowest id.
  */
-export function createSampler(sampling: SamplingOptions | undefined, vocab: Choosable): Sampler {
+export function createSampler(sampling: SamplingOptions | undefined, vocab: Choosable, drawn = 0): Sampler {
   const { temperature, topK, topP } = sampling ? withDefaults(sampling) : { ...DEFAULTS, temperature: 0 };
   if (!(temperature >= 0 && temperature < Infinity)) throw new Error(`temperature is ${temperature}; it must be a number from 0 (greedy)`);
   if (!(Number.isInteger(topK) && topK >= 0)) throw new Error(`topK is ${topK}; it must be a whole number from 0 (no limit)`);
@@ -41,6 +42,7 @@ export function createSampler(sampling: SamplingOptions | undefined, vocab: Choo
   };
   if (temperature === 0) return (logits, allowed) => candidates(logits, 1, allowed)[0]!;
   const random = uniform(sampling?.seed ?? Math.floor(Math.random() * 2 ** 32));
+  for (let i = 0; i < drawn; i++) random();
   return (logits, allowed) => {
     const ids = candidates(logits, topK === 0 ? Infinity : topK, allowed);
     // Softmax weights over what top-k kept; the best logit is subtracted so that exp never overflows.

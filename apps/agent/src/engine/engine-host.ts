@@ -28,7 +28,9 @@ export interface EngineRequest {
   readonly messages?: readonly ChatMessage[];
   readonly text?: string;
   readonly promptIds?: readonly number[];
-  /** Absent: what the context still holds. */
+  /** Tokens of the answer that the caller has: it goes on after them. */
+  readonly answeredIds?: readonly number[];
+  /** Absent: what the context still holds. With `answeredIds`, those count. */
   readonly maxTokens?: number;
   /** Absent: greedy. */
   readonly sampling?: { readonly temperature?: number; readonly topK?: number; readonly topP?: number; readonly seed?: number };

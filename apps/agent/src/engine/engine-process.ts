@@ -128,9 +128,10 @@ function promptOf(request: EngineRequest): readonly number[] {
   if (!engine) throw new Error('no slice is loaded');
   const { contextTokens } = engine;
   const ids = request.promptIds ?? (request.text === undefined ? engine.tokenize(request.messages ?? []) : engine.tokenizeText(request.text));
-  if (ids.length >= contextTokens)
+  const answered = request.answeredIds?.length ?? 0;
+  if (ids.length + answered >= contextTokens)
     throw new PromptTooLong(
-      `the prompt has ${ids.length} tokens; the context of ${contextTokens} holds ${contextTokens - 1} of a prompt and one of the answer`,
+      `the prompt has ${ids.length} tokens${answered > 0 ? ` and the answer so far ${answered}` : ''}; the context of ${contextTokens} holds ${contextTokens - 1} of a prompt and one of the answer`,
     );
   return ids;
 }
@@ -160,6 +161,7 @@ async function generate({ id, request }: Extract<ToEngine, { kind: 'generate' }>
     let since = performance.now();
     const tokens = engine.generate(promptIds, {
       ...(request.maxTokens !== undefined && { maxTokens: request.maxTokens }),
+      ...(request.answeredIds && { answered: request.answeredIds }),
       ...(request.sampling && { sampling: request.sampling }),
       ...(request.stop && { stop: request.stop }),
       ...(request.format && { format: request.format }),

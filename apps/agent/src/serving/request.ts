@@ -1,4 +1,4 @@
-import { Priority, Role, type Format, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
+import { Priority, Role, type Answered, type Format, type GenerateRequest, type Output, type Sampling } from '@matfleet/protocol';
 import type { ChatMessage, EngineRequest } from '../engine/engine-host.js';
 import type { Claim } from './turn-queue.js';
 import { invalid } from './serving-error.js';
@@ -26,6 +26,7 @@ export function toClaim({ caller = '', priority = Priority.PRIORITY_UNSPECIFIED 
   return { caller, priority: PRIORITIES[priority] ?? 'normal' };
 }
 
+const MAX_ANSWERED_TOKENS = 131_072;
 const MAX_STOPS = 4;
 const MAX_STOP_CHARACTERS = 256;
 const MAX_TOP_LOGPROBS = 20;
@@ -37,10 +38,18 @@ export function toEngineRequest(request: GenerateRequest): EngineRequest {
   return {
     ...(request.prompt === undefined ? { messages: toMessages(request) } : { text: toText(request) }),
     ...(request.maxTokens > 0 && { maxTokens: request.maxTokens }),
+    ...(request.answered && { answeredIds: toAnswered(request.answered, request) }),
     ...(sampling && { sampling }),
     ...(request.sliceId && { sliceId: request.sliceId }),
     ...toOutput(request.output),
   };
+}
+
+function toAnswered({ tokenIds }: Answered, { maxTokens }: GenerateRequest): readonly number[] {
+  const { length } = tokenIds;
+  if (length > MAX_ANSWERED_TOKENS) throw invalid(`the answer so far has ${length} tokens; the most is ${MAX_ANSWERED_TOKENS}`);
+  if (maxTokens > 0 && length >= maxTokens) throw invalid(`the answer so far has ${length} tokens and max_tokens is ${maxTokens}: nothing can follow`);
+  return tokenIds;
 }
 
 function toText({ prompt = '', messages }: GenerateRequest): string {

@@ -100,7 +100,16 @@ export interface GenerateRequest {
     | Priority
     | undefined;
   /** Whose turn it is, for example an application's name or its user's; up to 128 characters. */
-  caller?: string | undefined;
+  caller?:
+    | string
+    | undefined;
+  /** What the caller has of the answer, from another device: it goes on after that. */
+  answered?: Answered | undefined;
+}
+
+/** The beginning of an answer, in tokens of the model's tokenizer. They count for max_tokens; deltas tell only what is new. */
+export interface Answered {
+  tokenIds: number[];
 }
 
 /** The form of an answer. */
@@ -493,6 +502,7 @@ function createBaseGenerateRequest(): GenerateRequest {
     prompt: undefined,
     priority: undefined,
     caller: undefined,
+    answered: undefined,
   };
 }
 
@@ -527,6 +537,9 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.caller !== undefined) {
       writer.uint32(106).string(message.caller);
+    }
+    if (message.answered !== undefined) {
+      Answered.encode(message.answered, writer.uint32(114).fork()).join();
     }
     return writer;
   },
@@ -624,6 +637,14 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.caller = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.answered = Answered.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -655,6 +676,78 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.prompt = object.prompt ?? undefined;
     message.priority = object.priority ?? undefined;
     message.caller = object.caller ?? undefined;
+    message.answered = (object.answered !== undefined && object.answered !== null)
+      ? Answered.fromPartial(object.answered)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseAnswered(): Answered {
+  return { tokenIds: [] };
+}
+
+export const Answered: MessageFns<Answered> = {
+  encode(message: Answered, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tokenIds.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.tokenIds) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Answered {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAnswered();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.tokenIds.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.tokenIds.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Answered>): Answered {
+    return Answered.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Answered>): Answered {
+    const message = createBaseAnswered();
+    message.tokenIds = object.tokenIds?.map((e) => e) || [];
     return message;
   },
 };
