@@ -98,7 +98,12 @@ describe('an answer that another engine began', () => {
   it('that has come to its end is only told so', async () => {
     const { events, text } = await tell(first!, promptIds, {});
     const ids = events.map(({ tokenId }) => tokenId);
-    expect(await tell(second!, promptIds, { answered: ids, maxTokens: ids.length })).toMatchObject({ reason: 'max-tokens', events: [], text, tail: '' });
+    expect(await tell(second!, promptIds, { answered: ids, maxTokens: ids.length })).toMatchObject({
+      reason: 'max-tokens',
+      events: [],
+      text,
+      tail: '',
+    });
     expect(await tell(second!, promptIds, { answered: ids })).toMatchObject({ reason: 'stop', events: [], text });
   });
 

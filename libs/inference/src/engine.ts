@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { chunksOf, prefillChunkTokens, sliceById, type Manifest } from '@matfleet/model';
+import { chunksOf, prefillChunkTokens, sliceById, tokenizerOf, type Manifest } from '@matfleet/model';
 import { acceleratorNeed, checkAcceleratorMemory } from './accelerator-memory.js';
 import { assertChunks } from './chunk-check.js';
 import type { ChatMessage, Engine, EngineStats, Format, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
@@ -145,6 +145,6 @@ class SliceEngine implements Engine {
 }
 
 async function readTokenizer(manifest: Manifest, storeDir: string): Promise<Tokenizer | undefined> {
-  const chunk = manifest.chunks.find(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
+  const chunk = tokenizerOf(manifest);
   return chunk && loadTokenizer(await readFile(join(storeDir, 'chunks', chunk.id)));
 }

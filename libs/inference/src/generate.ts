@@ -159,5 +159,6 @@ const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 function checkIds(ids: readonly number[], config: ModelConfig, contextTokens: number): void {
   if (ids.length > contextTokens) throw new Error(`the prompt has ${ids.length} tokens, the context holds ${contextTokens}`);
   for (const id of ids)
-    if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) throw new RangeError(`token id ${id} is outside the vocabulary of ${config.vocabSize}`);
+    if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize)
+      throw new RangeError(`token id ${id} is outside the vocabulary of ${config.vocabSize}`);
 }

@@ -1,6 +1,6 @@
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { mappedBytes, prefillChunkTokens, type GoldenPrompt, type Manifest } from '@matfleet/model';
+import { mappedBytes, prefillChunkTokens, tokenizerOf, type GoldenPrompt, type Manifest } from '@matfleet/model';
 import { Decoder } from './decoder.js';
 import type { ImportProgress } from './engine-api.js';
 import { generate } from './generate.js';
@@ -88,7 +88,7 @@ async function pack(
 }
 
 async function goldenPromptIds({ config, chunks }: Manifest, storeDir: string): Promise<number[]> {
-  const chunk = chunks.find(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');
+  const chunk = tokenizerOf({ chunks });
   if (chunk) return loadTokenizer(await readFile(join(storeDir, 'chunks', chunk.id))).encodeChat([{ role: 'user', text: 'What can you do?' }]);
   const some = Math.min(config.vocabSize, config.vocabSizePerLayerInput);
   return [config.bosTokenId, ...[0.3, 0.5, 0.7].map((x) => Math.floor(some * x))];

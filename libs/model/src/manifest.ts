@@ -69,3 +69,7 @@ export const Manifest = z.object({
     .optional(),
 });
 export type Manifest = z.infer<typeof Manifest>;
+
+/** The chunk with the model's vocabulary; undefined for a model that takes token ids alone. */
+export const tokenizerOf = ({ chunks }: Pick<Manifest, 'chunks'>): Chunk | undefined =>
+  chunks.find(({ part }) => part.kind === 'tokenizer' && part.file === 'tokenizer.json');

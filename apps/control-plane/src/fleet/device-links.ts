@@ -35,6 +35,8 @@ export interface InferenceStart {
   /** 0: what the context still holds. */
   readonly maxTokens: number;
   readonly task: string | null;
+  /** Tokens that another device wrote: the answer goes on after them. */
+  readonly answeredIds: readonly number[];
 }
 
 export type Outbound =

@@ -128,7 +128,7 @@ export function attemptEventOf(wire: InferenceEvent): AttemptEvent | null {
     case 'started':
       return { kind: 'started', modelVersionId: event.value.modelVersionId, sliceId: event.value.sliceId };
     case 'delta':
-      return { kind: 'delta', text: event.value.text };
+      return { kind: 'delta', text: event.value.text, tokenIds: event.value.tokenIds };
     case 'finished': {
       const { reason, outputTokens, ttftMs, tokensPerSecond } = event.value;
       return { kind: 'finished', reason: FINISHES[reason] ?? 'cancelled', outputTokens, ttftMs, tokensPerSecond };
@@ -156,7 +156,7 @@ export function inferenceEventOf(attemptId: string, sequence: bigint, event: Exc
     case 'started':
       return response({ $case: 'started', value: Started.fromPartial({ modelVersionId: event.modelVersionId, sliceId: event.sliceId }) });
     case 'delta':
-      return response({ $case: 'delta', value: { text: event.text, tokenIds: [] } });
+      return response({ $case: 'delta', value: { text: event.text, tokenIds: [...event.tokenIds] } });
     case 'finished': {
       const { outputTokens, ttftMs, tokensPerSecond } = event;
       return response({
@@ -183,7 +183,7 @@ export function toWire(message: Outbound): SessionResponse {
       };
     }
     case 'start-inference': {
-      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task } = message.start;
+      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task, answeredIds } = message.start;
       return {
         message: {
           $case: 'startInference',
@@ -199,6 +199,7 @@ export function toWire(message: Outbound): SessionResponse {
               sampling: sampling ? { ...sampling, seed: sampling.seed === undefined ? undefined : BigInt(sampling.seed) } : undefined,
               maxTokens,
               task: task ?? '',
+              ...(answeredIds.length > 0 && { answered: { tokenIds: [...answeredIds] } }),
             },
           },
         },
@@ -225,6 +226,7 @@ export function inferenceStartOf(wire: StartInference | undefined): InferenceSta
     sampling: request.sampling ? { temperature, topK, topP, seed: seed === undefined ? undefined : Number(seed) } : null,
     maxTokens: request.maxTokens,
     task: request.task === '' ? null : request.task,
+    answeredIds: request.answered?.tokenIds ?? [],
   };
 }
 

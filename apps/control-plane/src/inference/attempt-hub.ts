@@ -3,7 +3,8 @@ import { Injectable } from '@nestjs/common';
 /** What a device says about one attempt. */
 export type AttemptEvent =
   | { readonly kind: 'started'; readonly modelVersionId: string; readonly sliceId: string }
-  | { readonly kind: 'delta'; readonly text: string }
+  /** The text that the tokens made certain; the end of an answer may bring text without tokens. */
+  | { readonly kind: 'delta'; readonly text: string; readonly tokenIds: readonly number[] }
   | {
       readonly kind: 'finished';
       readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';

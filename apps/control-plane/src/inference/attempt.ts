@@ -1,35 +1,44 @@
+import { NOTHING_BEGUN, type BegunAnswer } from '../domain/begun-answer.js';
 import type { SilenceTerms } from '../domain/routing.js';
 import type { DeviceLink, InferenceStart } from '../fleet/device-links.js';
 import type { AttemptEvent, AttemptHub } from './attempt-hub.js';
 
 export type AttemptOutcome =
   | { readonly kind: 'answered'; readonly text: string; readonly outputTokens: number; readonly ttftMs: number }
-  /** `retryable`: the device said "not now". */
-  | { readonly kind: 'failed'; readonly error: string; readonly retryable: boolean };
+  /** `retryable`: the device said "not now". `begun`: what it wrote, after what was begun before. */
+  | { readonly kind: 'failed'; readonly error: string; readonly retryable: boolean; readonly begun: BegunAnswer };
 
 export interface AttemptRun {
   /** The way to the session that the router counted on; undefined when there is none any more. */
   readonly link: DeviceLink | undefined;
   readonly device: { readonly deviceId: string; readonly name: string; readonly epoch: bigint };
-  readonly start: InferenceStart;
+  readonly start: Omit<InferenceStart, 'answeredIds'>;
+  /** The answer goes on after this. */
+  readonly begun: BegunAnswer;
+  /** Token ids of the device's model are below this. */
+  readonly vocabSize: number;
   readonly silence: SilenceTerms;
   readonly signal: AbortSignal;
   /** Why the slice that answers will not do; null when it will. */
   readonly refuseSlice: (modelVersionId: string, sliceId: string) => string | null;
   readonly onStarted: (modelVersionId: string, sliceId: string) => void;
-  /** All the text so far. */
+  /** All the text so far, with what was begun before. */
   readonly onText: (text: string) => void;
 }
 
 /** google.rpc codes by which a device says "not now". */
 const RETRYABLE = new Set([8, 9, 14]);
+const INVALID_ARGUMENT = 3;
 const ANSWER_MAX = 1_000_000;
 
 /** Runs one attempt on one device, to its answer, its failure, or a silence that lasts too long. Never throws; cancels what it gives up. */
 export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOutcome> {
   return new Promise((resolve) => {
     const { device, start, silence } = run;
-    let text = '';
+    let { text } = run.begun;
+    const tokenIds = [...run.begun.tokenIds];
+    // As far as its tokens make it certain: the device that goes on tells the rest.
+    let begun = run.begun;
     let silent: NodeJS.Timeout;
     const end = (outcome: AttemptOutcome, cancel: boolean): void => {
       clearTimeout(silent);
@@ -39,7 +48,8 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
       if (cancel) run.link?.send({ kind: 'cancel-inference', attemptId: start.attemptId });
       resolve(outcome);
     };
-    const giveUp = (error: string, retryable = false): void => end({ kind: 'failed', error, retryable }, true);
+    const fail = (error: string, retryable: boolean, cancel: boolean): void => end({ kind: 'failed', error, retryable, begun }, cancel);
+    const giveUp = (error: string, retryable = false): void => fail(error, retryable, true);
     const waitFor = (ms: number, what: string): void => {
       clearTimeout(silent);
       silent = setTimeout(() => giveUp(`${device.name} was silent for ${Math.round(ms)} ms before its ${what}`), ms);
@@ -53,18 +63,29 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
           if (refused !== null) return giveUp(refused, true);
           return run.onStarted(event.modelVersionId, event.sliceId);
         }
-        case 'delta':
+        case 'delta': {
           waitFor(silence.nextTokenMs, 'next token');
+          const unknown = event.tokenIds.find((id) => id >= run.vocabSize);
+          if (unknown !== undefined) return giveUp(`${device.name} told token ${unknown}; its model has ${run.vocabSize}`);
           text += event.text;
           if (text.length > ANSWER_MAX) return giveUp(`the answer of ${device.name} is longer than ${ANSWER_MAX} characters`);
+          tokenIds.push(...event.tokenIds);
+          if (event.tokenIds.length > 0) begun = { ...begun, text, tokenIds };
           return run.onText(text);
+        }
         case 'finished':
-          if (event.reason === 'cancelled') return end({ kind: 'failed', error: `${device.name} cancelled its answer`, retryable: true }, false);
+          if (event.reason === 'cancelled') return fail(`${device.name} cancelled its answer`, true, false);
+          if (tokenIds.length > 0 && tokenIds.length !== event.outputTokens)
+            return fail(`${device.name} finished ${event.outputTokens} tokens, but ${tokenIds.length} came`, false, false);
           return end({ kind: 'answered', text, outputTokens: event.outputTokens, ttftMs: event.ttftMs }, false);
-        case 'failed':
-          return end({ kind: 'failed', error: `${device.name}: ${event.message} (code ${event.code})`, retryable: RETRYABLE.has(event.code) }, false);
+        case 'failed': {
+          // What a device wrote and another one does not take must not end the answer: it begins anew.
+          const refusesBegun = event.code === INVALID_ARGUMENT && run.begun.tokenIds.length > 0;
+          if (refusesBegun) begun = NOTHING_BEGUN;
+          return fail(`${device.name}: ${event.message} (code ${event.code})`, refusesBegun || RETRYABLE.has(event.code), false);
+        }
         case 'lost':
-          return end({ kind: 'failed', error: `the session of ${device.name} ended: ${event.reason}`, retryable: false }, false);
+          return fail(`the session of ${device.name} ended: ${event.reason}`, false, false);
       }
     };
 
@@ -79,7 +100,7 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
     );
     run.signal.addEventListener('abort', aborted, { once: true });
     if (run.signal.aborted) aborted();
-    else if (run.link?.epoch !== device.epoch || !run.link.send({ kind: 'start-inference', start }))
-      end({ kind: 'failed', error: `${device.name} was not connected any more`, retryable: false }, false);
+    else if (run.link?.epoch !== device.epoch || !run.link.send({ kind: 'start-inference', start: { ...start, answeredIds: run.begun.tokenIds } }))
+      fail(`${device.name} was not connected any more`, false, false);
   });
 }

@@ -31,12 +31,19 @@ export class InferenceController {
     return this.inferences.get(id);
   }
 
-  /** Server-sent events: `state` with the inference, `delta` with new text of an attempt, `done` with the inference at its end. */
+  /**
+   * Server-sent events: `state` with the inference, `delta` with new text (the answer so far is its first `offset` characters and then `text`),
+   * `done` with the inference at its end.
+   */
   @Sse(':id/events')
   async events(@Param('id') id: string): Promise<Observable<MessageEvent>> {
     await this.inferences.get(id);
-    return this.inferences
-      .follow(id)
-      .pipe(map((news) => ({ type: news.event, data: news.event === 'delta' ? { attempt: news.attempt, text: news.text } : news.inference })));
+    return this.inferences.follow(id).pipe(
+      map((news): MessageEvent => {
+        if (news.event !== 'delta') return { type: news.event, data: news.inference };
+        const { event, ...delta } = news;
+        return { type: event, data: delta };
+      }),
+    );
   }
 }

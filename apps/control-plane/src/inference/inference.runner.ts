@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { footprint, qualityOf, type Manifest, type Slice } from '@matfleet/model';
+import { footprint, qualityOf, tokenizerOf, type Manifest, type Slice } from '@matfleet/model';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
+import { goesOnFrom, NOTHING_BEGUN, type BegunAnswer } from '../domain/begun-answer.js';
 import { afterFailure, afterSuccess, CLOSED, type Breaker } from '../domain/breaker.js';
 import { predictInterTokenMs } from '../domain/latency-model.js';
 import { route, silenceDeadlines, type RoutableDevice, type Tried } from '../domain/routing.js';
@@ -57,7 +58,10 @@ export class InferenceRunner {
   run(inferenceId: string, signal: AbortSignal): Promise<void> {
     const before = this.running.get(inferenceId);
     if (before) return before;
-    const run = this.answer(inferenceId, signal).finally(() => this.running.delete(inferenceId));
+    const run = this.answer(inferenceId, signal).finally(() => {
+      this.running.delete(inferenceId);
+      this.service.ended(inferenceId);
+    });
     this.running.set(inferenceId, run);
     return run;
   }
@@ -81,6 +85,7 @@ export class InferenceRunner {
     }));
     let ordinal = inference.attempts.reduce((last, attempt) => Math.max(last, attempt.ordinal), 0);
     let refusal = 'no device was asked';
+    let begun = NOTHING_BEGUN;
     while (!signal.aborted) {
       const remainingMs = inference.deadlineAt.getTime() - Date.now();
       if (remainingMs <= 0) return this.fail(id, `deadline-exceeded: not answered by ${inference.deadlineAt.toISOString()}; ${refusal}`);
@@ -99,9 +104,12 @@ export class InferenceRunner {
         continue;
       }
       ordinal += 1;
-      const outcome = await this.attempt(inference, request, decision.device, decision.reason, ordinal, devices, remainingMs, signal);
+      const goesOn = goesOnFrom(begun, devices.find((one) => one.deviceId === decision.device.deviceId)?.vocabulary ?? '');
+      const reason = goesOn.tokenIds.length > 0 ? `${decision.reason}; goes on after ${goesOn.tokenIds.length} tokens` : decision.reason;
+      const outcome = await this.attempt(inference, request, decision.device, reason, goesOn, ordinal, devices, remainingMs, signal);
       if (outcome.kind === 'answered') return;
       refusal = outcome.error;
+      begun = outcome.begun;
       tried.push({
         deviceId: decision.device.deviceId,
         epoch: decision.device.epoch,
@@ -118,6 +126,7 @@ export class InferenceRunner {
     request: InferenceRequest,
     device: RoutableDevice,
     reason: string,
+    begun: BegunAnswer,
     ordinal: number,
     devices: readonly Reachable[],
     remainingMs: number,
@@ -147,10 +156,13 @@ export class InferenceRunner {
       remainingMs,
       others,
     );
+    const reachable = devices.find((one) => one.deviceId === device.deviceId);
     const outcome = await runAttempt(
       {
         device,
-        link: devices.find((one) => one.deviceId === device.deviceId)?.link,
+        link: reachable?.link,
+        begun,
+        vocabSize: reachable?.vocabSize ?? 0,
         start: {
           attemptId,
           inferenceId: inference.id,
@@ -166,7 +178,7 @@ export class InferenceRunner {
           modelVersionId === active.modelVersionId && sliceId === active.sliceId
             ? null
             : `${device.name} answers with ${sliceId} of ${modelVersionId.slice(0, 12)} instead of ${active.sliceId} (${formatQuality(active.quality)}) of ${active.modelVersionId.slice(0, 12)}`,
-        onStarted: () => this.service.wrote(inference.id, ordinal, ''),
+        onStarted: () => this.service.wrote(inference.id, ordinal, begun.text),
         onText: (text) => this.service.wrote(inference.id, ordinal, text),
       },
       this.attempts,
@@ -222,6 +234,8 @@ export class InferenceRunner {
         ttftMs: device.latency?.ttftMs.p50 || FIRST_TOKEN_TOKENS * interTokenMs,
         interTokenMs,
         breakerOpenUntilMs: breaker.openUntilMs,
+        vocabulary: running ? (tokenizerOf(running.manifest)?.id ?? device.observed!.modelVersionId) : '',
+        vocabSize: running?.manifest.config.vocabSize ?? 0,
       });
     }
     return devices;
@@ -252,6 +266,9 @@ export class InferenceRunner {
 
 interface Reachable extends RoutableDevice {
   readonly link: DeviceLink | undefined;
+  /** Equal ones give the same tokens the same text. */
+  readonly vocabulary: string;
+  readonly vocabSize: number;
 }
 
 interface Running {

@@ -7,10 +7,13 @@ import { QueueService } from '../queue/queue.service.js';
 import { viewOf, type InferenceView, type SubmitInference } from './inference.js';
 import { InferenceRepository } from './inference.repository.js';
 
-/** What a follower of one inference gets, in this order: a state first, the end last. `text` is new text of attempt `attempt`. */
+/**
+ * What a follower of one inference gets, in this order: a state first, the end last. The answer so far is its first `offset` characters and then
+ * `text`; a device that could not go on from what another one wrote begins at 0 again.
+ */
 export type InferenceNews =
   | { readonly event: 'state'; readonly inference: InferenceView }
-  | { readonly event: 'delta'; readonly attempt: number; readonly text: string }
+  | { readonly event: 'delta'; readonly attempt: number; readonly offset: number; readonly text: string }
   | { readonly event: 'done'; readonly inference: InferenceView };
 
 const LOOK_MS = 2_000;
@@ -26,7 +29,7 @@ export class InferenceService {
   private readonly log = new Logger('inference');
   /** Ends every follower: this process stops. */
   private readonly closing = new Subject<void>();
-  /** Text of running attempts; an entry lives as long as its attempt. */
+  /** What running inferences have of their answers. */
   private readonly live = new Map<string, Live>();
   private readonly streamed = new Subject<{ inferenceId: string; attempt: number; text: string }>();
 
@@ -68,12 +71,13 @@ export class InferenceService {
   /** Follows one inference to its end. A follower that comes late gets what was written so far as its first delta. */
   follow(id: string): Observable<InferenceNews> {
     return new Observable<InferenceNews>((follower) => {
-      let [attempt, length] = [0, 0];
+      let told = '';
       let reading = Promise.resolve();
-      const tell = (live: Live): void => {
-        if (live.attempt !== attempt) [attempt, length] = [live.attempt, 0];
-        if (live.text.length > length) follower.next({ event: 'delta', attempt, text: live.text.slice(length) });
-        length = Math.max(length, live.text.length);
+      const tell = ({ attempt, text }: Live): void => {
+        if (told.startsWith(text)) return;
+        const offset = text.startsWith(told) ? told.length : 0;
+        follower.next({ event: 'delta', attempt, offset, text: text.slice(offset) });
+        told = text;
       };
       const read = async (): Promise<void> => {
         const inference = await this.get(id);
@@ -111,9 +115,13 @@ export class InferenceService {
     this.telling = undefined;
   }
 
-  /** Called when a state changed; the text of an ended attempt goes. */
-  changed(inferenceId: string): void {
+  /** Called when nobody works on its answer here any more. */
+  ended(inferenceId: string): void {
     this.live.delete(inferenceId);
+  }
+
+  /** Called when a state changed. */
+  changed(inferenceId: string): void {
     this.events.emit({ kind: 'inference-changed', inferenceId });
   }
 
