@@ -100,8 +100,8 @@ describe('an answer whose device fails in the middle', () => {
     'goes on when the device has %s',
     async (kind) => {
       // Else the fast one would be given a rest after some failures in a row.
-    expect((await ask()).attempts).toMatchObject([{ deviceName: 'fast', state: 'succeeded' }]);
-    fast!.mishap = { kind, afterTokens: 5 };
+      expect((await ask()).attempts).toMatchObject([{ deviceName: 'fast', state: 'succeeded' }]);
+      fast!.mishap = { kind, afterTokens: 5 };
       const { text, done } = await follow();
       expect(text).toBe(undisturbed);
       expect(done.answer).toBe(undisturbed);

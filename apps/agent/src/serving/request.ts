@@ -48,7 +48,8 @@ export function toEngineRequest(request: GenerateRequest): EngineRequest {
 function toAnswered({ tokenIds }: Answered, { maxTokens }: GenerateRequest): readonly number[] {
   const { length } = tokenIds;
   if (length > MAX_ANSWERED_TOKENS) throw invalid(`the answer so far has ${length} tokens; the most is ${MAX_ANSWERED_TOKENS}`);
-  if (maxTokens > 0 && length >= maxTokens) throw invalid(`the answer so far has ${length} tokens and max_tokens is ${maxTokens}: nothing can follow`);
+  if (maxTokens > 0 && length >= maxTokens)
+    throw invalid(`the answer so far has ${length} tokens and max_tokens is ${maxTokens}: nothing can follow`);
   return tokenIds;
 }
 
