@@ -1,10 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { INestApplication } from '@nestjs/common';
-import { EnrolmentRepository } from '../../apps/control-plane/src/identity/enrolment.repository.js';
+import { NewDeviceRepository } from '../../apps/control-plane/src/identity/new-device.repository.js';
 
 /** A device of this name in the control plane's database, as an enrolment leaves it. Answers its id. */
 export async function enrolledDevice(app: INestApplication, name: string): Promise<string> {
   const device = { id: randomUUID(), publicKeyHash: randomBytes(32).toString('hex'), name, labels: {} };
-  await app.get(EnrolmentRepository, { strict: false }).createDevice(device, null, 'control-plane');
+  await app.get(NewDeviceRepository, { strict: false }).create(device, null, 'control-plane');
   return device.id;
 }

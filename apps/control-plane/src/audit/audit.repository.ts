@@ -34,34 +34,26 @@ export class AuditRepository {
  * Appends in the transaction of the change itself, so that there is neither a change without its record nor a record without its change.
  * Records are written one transaction at a time: make this the last statement, what comes after it holds everybody up.
  */
-export async function appendAudit(tx: Prisma.TransactionClient, entry: AuditEntry): Promise<void> {
+export const appendAudit = (tx: Prisma.TransactionClient, entry: AuditEntry): Promise<void> => appendAudits(tx, [entry]);
+
+/** As `appendAudit`, for a transaction that changes many things. */
+export async function appendAudits(tx: Prisma.TransactionClient, entries: readonly AuditEntry[]): Promise<void> {
+  if (entries.length === 0) return;
   await tx.$executeRaw`SELECT pg_advisory_xact_lock(${LOCK_KEY})`;
   const last = await tx.auditRecord.findFirst({ orderBy: { sequence: 'desc' }, select: { sequence: true, hash: true } });
-  const { before = null, after = null } = entry;
+  let [sequence, previous] = [Number(last?.sequence ?? 0n), last?.hash ?? GENESIS];
   const at = new Date();
-  const content = {
-    sequence: Number(last?.sequence ?? 0n) + 1,
-    at: at.toISOString(),
-    actor: entry.actor,
-    action: entry.action,
-    subject: entry.subject,
-    before: storable(before),
-    after: storable(after),
-    previous: last?.hash ?? GENESIS,
-  };
-  await tx.auditRecord.create({
-    data: {
-      sequence: BigInt(content.sequence),
-      at,
-      actor: content.actor,
-      action: content.action,
-      subject: content.subject,
-      previous: content.previous,
-      hash: auditHash(content),
+  const data = entries.map(({ actor, action, subject, before = null, after = null }): Prisma.AuditRecordCreateManyInput => {
+    sequence += 1;
+    const content = { sequence, at: at.toISOString(), actor, action, subject, before: storable(before), after: storable(after), previous };
+    previous = auditHash(content);
+    return {
+      ...{ sequence: BigInt(sequence), at, actor, action, subject, previous: content.previous, hash: previous },
       ...(content.before !== null && { before: content.before as Prisma.InputJsonValue }),
       ...(content.after !== null && { after: content.after as Prisma.InputJsonValue }),
-    },
+    };
   });
+  await tx.auditRecord.createMany({ data });
 }
 
 const record = (row: Row): AuditRecord => ({

@@ -34,6 +34,11 @@ const CA_DAYS = 3_650;
 const SERVER_DAYS = 90;
 /** Certificates begin this much earlier, for devices whose clock lags. */
 const BACKDATE_MS = 24 * 3_600_000;
+// Made once: encoding them costs as much as a signature.
+const NO_AUTHORITY = new BasicConstraintsExtension(false, undefined, true);
+const SIGNS = new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true);
+const IS_CLIENT = new ExtendedKeyUsageExtension([ExtendedKeyUsage.clientAuth]);
+const IS_SERVER = new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]);
 
 export interface ServerIdentity {
   readonly certificatePem: string;
@@ -43,10 +48,19 @@ export interface ServerIdentity {
 
 /** The fleet's own certificate authority, made at first start and kept in a directory. Its key never leaves this file. */
 export class CertificateAuthority {
+  readonly certificatePem: string;
+
   private constructor(
     private readonly certificate: X509Certificate,
     private readonly key: webcrypto.CryptoKey,
-  ) {}
+    private readonly keyIdentifier: AuthorityKeyIdentifierExtension,
+  ) {
+    this.certificatePem = certificate.toString('pem');
+  }
+
+  private static async of(certificate: X509Certificate, key: webcrypto.CryptoKey): Promise<CertificateAuthority> {
+    return new CertificateAuthority(certificate, key, await AuthorityKeyIdentifierExtension.create(certificate));
+  }
 
   /** Reads the authority in `directory`, or makes it there. `key.pem` is readable by its owner alone. */
   static async open(directory: string, now: Date): Promise<CertificateAuthority> {
@@ -57,7 +71,7 @@ export class CertificateAuthority {
     const der = PemConverter.decodeFirst(await readFile(keyFile, 'utf8'));
     const key = await webcrypto.subtle.importKey('pkcs8', der, ALGORITHM, false, ['sign']);
     await chmod(keyFile, 0o600);
-    return new CertificateAuthority(new X509Certificate(certificatePem), key);
+    return CertificateAuthority.of(new X509Certificate(certificatePem), key);
   }
 
   private static async create(certificateFile: string, keyFile: string, now: Date): Promise<CertificateAuthority> {
@@ -77,11 +91,7 @@ export class CertificateAuthority {
     // The key first: a certificate without its key could never be completed, a key without certificate is simply replaced.
     await writeWhole(keyFile, await privateKeyPem(keys.privateKey), 0o600);
     await writeWhole(certificateFile, certificate.toString('pem'), 0o644);
-    return new CertificateAuthority(certificate, keys.privateKey);
-  }
-
-  get certificatePem(): string {
-    return this.certificate.toString('pem');
+    return CertificateAuthority.of(certificate, keys.privateKey);
   }
 
   /** Lower-case hex SHA-256 of the certificate's DER bytes: what a join token carries. */
@@ -122,7 +132,7 @@ export class CertificateAuthority {
     publicKey: webcrypto.CryptoKey,
     now: Date,
     lifeMs: number,
-    usage: ExtendedKeyUsage,
+    usage: ExtendedKeyUsage.clientAuth | ExtendedKeyUsage.serverAuth,
     extensions: SubjectAlternativeNameExtension[],
   ) {
     return X509CertificateGenerator.create({
@@ -133,13 +143,7 @@ export class CertificateAuthority {
       signingKey: this.key as LibraryKey,
       signingAlgorithm: ALGORITHM,
       ...validity(now, lifeMs),
-      extensions: [
-        new BasicConstraintsExtension(false, undefined, true),
-        new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-        new ExtendedKeyUsageExtension([usage]),
-        await AuthorityKeyIdentifierExtension.create(this.certificate),
-        ...extensions,
-      ],
+      extensions: [NO_AUTHORITY, SIGNS, usage === ExtendedKeyUsage.clientAuth ? IS_CLIENT : IS_SERVER, this.keyIdentifier, ...extensions],
     });
   }
 }

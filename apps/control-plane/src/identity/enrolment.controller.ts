@@ -5,7 +5,7 @@ import { Caller } from '../access/caller.js';
 import type { Actor } from '../audit/audit.js';
 import { LabelGrant } from '../fleet/device-labels.js';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
-import type { EnrolledDevice } from './enrolment.repository.js';
+import type { EnrolledDevice } from './new-device.repository.js';
 import { EnrolmentService } from './enrolment.service.js';
 import type { EnrolmentView } from './identity.js';
 

@@ -2,31 +2,19 @@ import { randomUUID } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../audit/audit.js';
 import { appendAudit } from '../audit/audit.repository.js';
+import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 import type { Prisma } from '../generated/prisma/client.js';
 import type { Labels } from '../fleet/device-labels.js';
 import type { EnrolmentState, EnrolmentView } from './identity.js';
-
-export interface NewDevice {
-  readonly id: string;
-  readonly publicKeyHash: string;
-  /** Made unique by a number. */
-  readonly name: string;
-  readonly labels: Labels;
-}
+import type { EnrolledDevice, NewDevice } from './new-device.repository.js';
 
 /** What a key asks to become, or may. */
 export type Wanted = Omit<NewDevice, 'id'>;
 
-export interface EnrolledDevice {
-  readonly id: string;
-  readonly name: string;
-}
-
 /** Keys that wait, or were announced, at most: beyond that an operator must decide about some. */
 const ENROLMENTS_MAX = 100_000;
 const SHOWN_MAX = 1_000;
-const NAME_TRIES_MAX = 10_000;
 const SELECT = { id: true, publicKeyHash: true, name: true, state: true, labels: true, createdAt: true } as const;
 /** Many devices may wait for the audit log's lock at once. */
 const PATIENT = { maxWait: 10_000, timeout: 15_000 };
@@ -34,49 +22,33 @@ const PATIENT = { maxWait: 10_000, timeout: 15_000 };
 /** Keys on their way to becoming devices. */
 @Injectable()
 export class EnrolmentRepository {
+  private readonly devices = new Batcher<string, (EnrolledDevice & { isNew: boolean }) | null>(async (hashes) => {
+    const select = { publicKeyHash: true, id: true, name: true, epoch: true } as const;
+    const rows = await this.prisma.device.findMany({ where: { publicKeyHash: { in: [...hashes] } }, select });
+    const byHash = new Map(rows.map(({ publicKeyHash, id, name, epoch }) => [publicKeyHash, { id, name, isNew: epoch === 0n }]));
+    return hashes.map((hash) => byHash.get(hash) ?? null);
+  });
+  private readonly enrolments = new Batcher<string, EnrolmentView | null>(async (hashes) => {
+    const rows = await this.prisma.enrolment.findMany({ where: { publicKeyHash: { in: [...hashes] } }, select: SELECT });
+    const byHash = new Map(rows.map((row) => [row.publicKeyHash, view(row)]));
+    return hashes.map((hash) => byHash.get(hash) ?? null);
+  });
+
   constructor(private readonly prisma: PrismaService) {}
 
   /** The device with this accepted key, and whether it has ever opened a session. */
-  async deviceByKey(publicKeyHash: string): Promise<(EnrolledDevice & { isNew: boolean }) | null> {
-    const row = await this.prisma.device.findUnique({ where: { publicKeyHash }, select: { id: true, name: true, epoch: true } });
-    return row && { id: row.id, name: row.name, isNew: row.epoch === 0n };
+  deviceByKey(publicKeyHash: string): Promise<(EnrolledDevice & { isNew: boolean }) | null> {
+    return this.devices.add(publicKeyHash);
   }
 
-  async byKey(publicKeyHash: string): Promise<EnrolmentView | null> {
-    const row = await this.prisma.enrolment.findUnique({ where: { publicKeyHash }, select: SELECT });
-    return row && view(row);
+  byKey(publicKeyHash: string): Promise<EnrolmentView | null> {
+    return this.enrolments.add(publicKeyHash);
   }
 
   /** Those that wait first, oldest first within a state; at most 1000. */
   async list(): Promise<EnrolmentView[]> {
     const rows = await this.prisma.enrolment.findMany({ orderBy: [{ state: 'asc' }, { createdAt: 'asc' }], take: SHOWN_MAX, select: SELECT });
     return rows.map(view);
-  }
-
-  /**
-   * A device of this key, at the cost of one use of the token where one is given. 'no-uses' when none is left, 'known' when somebody else made
-   * something of this key meanwhile.
-   */
-  async createDevice(device: NewDevice, tokenId: string | null, actor: Actor): Promise<EnrolledDevice | 'no-uses' | 'known'> {
-    for (let suffix = 1; suffix <= NAME_TRIES_MAX; suffix++) {
-      const name = suffix === 1 ? device.name : `${device.name}-${suffix}`;
-      if ((await this.prisma.device.count({ where: { name } })) > 0) continue;
-      try {
-        return await this.prisma.$transaction(async (tx) => {
-          if (tokenId !== null && !(await useToken(tx, tokenId))) return 'no-uses';
-          const { count } = await tx.enrolment.deleteMany({ where: { id: device.id } });
-          await tx.device.create({ data: { ...device, name } });
-          const after = { name, publicKeyHash: device.publicKeyHash, labels: device.labels, ...(tokenId !== null && { tokenId }) };
-          const before = count > 0 ? { enrolment: device.id } : null;
-          await appendAudit(tx, { actor, action: 'device.enrolled', subject: `device:${device.id}`, before, after });
-          return { id: device.id, name };
-        }, PATIENT);
-      } catch (error) {
-        if (!isUniqueViolation(error)) throw error;
-        if (await this.deviceByKey(device.publicKeyHash)) return 'known';
-      }
-    }
-    throw new Error(`${NAME_TRIES_MAX} devices are called ${device.name} already`);
   }
 
   /** A key that waits for an operator, at the cost of one use of the token. */

@@ -4,7 +4,7 @@ import type { Actor } from '../audit/audit.js';
 import { LabelInput, LabelType } from '../fleet/device.types.js';
 import { ZodPipe } from '../zod.pipe.js';
 import { Preauthorise } from './enrolment.controller.js';
-import type { EnrolledDevice } from './enrolment.repository.js';
+import type { EnrolledDevice } from './new-device.repository.js';
 import { EnrolmentService } from './enrolment.service.js';
 import type { EnrolmentView } from './identity.js';
 import { labelsOf } from './join-token.resolver.js';

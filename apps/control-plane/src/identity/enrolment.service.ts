@@ -5,11 +5,12 @@ import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Authority } from './authority.js';
 import { type DeviceCertificateRequest, readCertificateRequest } from './certificate-authority.js';
-import { type EnrolledDevice, EnrolmentRepository, type NewDevice } from './enrolment.repository.js';
+import { EnrolmentRepository } from './enrolment.repository.js';
 import type { Labels } from '../fleet/device-labels.js';
 import { deviceName, type EnrolmentView, IdentityRefused } from './identity.js';
 import { IdentityRepository } from './identity.repository.js';
 import { JoinTokenService, type OpenJoinToken } from './join-token.service.js';
+import { type EnrolledDevice, type NewDevice, NewDeviceRepository } from './new-device.repository.js';
 
 /** What a device that enrols is told. */
 export type EnrolmentAnswer =
@@ -24,6 +25,7 @@ export interface PreauthorisedKey {
 }
 
 const PENDING_RETRY_MS = 5_000;
+const CREATE_TRIES = 3;
 
 /** How a key becomes a device, and how a device gets its next certificate. */
 @Injectable()
@@ -32,6 +34,7 @@ export class EnrolmentService {
 
   constructor(
     private readonly enrolments: EnrolmentRepository,
+    private readonly newDevices: NewDeviceRepository,
     private readonly identities: IdentityRepository,
     private readonly tokens: JoinTokenService,
     private readonly authority: Authority,
@@ -137,16 +140,19 @@ export class EnrolmentService {
   }
 
   private async create({ id, publicKeyHash, name, labels }: NewDevice, tokenId: string | null, actor: Actor): Promise<EnrolledDevice> {
-    const made = await this.enrolments.createDevice({ id, publicKeyHash, name, labels }, tokenId, actor);
-    if (made === 'no-uses') throw noUses();
-    if (made !== 'known') {
-      this.log.log(`device ${made.name} (${made.id}) enrolled`);
-      this.events.emit({ kind: 'device-changed', deviceId: made.id });
-      return made;
+    for (let tries = 0; tries < CREATE_TRIES; tries++) {
+      const made = await this.newDevices.create({ id, publicKeyHash, name, labels }, tokenId, actor);
+      if (made === 'no-uses') throw noUses();
+      if (made !== 'known') {
+        this.log.log(`device ${made.name} (${made.id}) enrolled`);
+        this.events.emit({ kind: 'device-changed', deviceId: made.id });
+        return made;
+      }
+      // The key was it, or else the name: then there is another one.
+      const existing = await this.enrolments.deviceByKey(publicKeyHash);
+      if (existing) return existing;
     }
-    const existing = await this.enrolments.deviceByKey(publicKeyHash);
-    if (!existing) throw notWaiting(id);
-    return existing;
+    throw new DomainError('unavailable', `other devices took the name ${name} ${CREATE_TRIES} times meanwhile: ask again`);
   }
 
   private async certify(csr: DeviceCertificateRequest, { id, name }: EnrolledDevice): Promise<EnrolmentAnswer> {

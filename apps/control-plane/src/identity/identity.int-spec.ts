@@ -125,6 +125,17 @@ describe('identity', () => {
       await session(identity).next('welcome');
     });
 
+    it('admit as many as they have uses for of a fleet that comes at once, each with a name of its own and a record in the chain', async () => {
+      const { id, token: secret } = await token({ uses: 30 });
+      const { sequence } = await call<{ sequence: number }>('GET', '/audit/head');
+      const outcomes = await Promise.allSettled(Array.from({ length: 40 }, () => enrolled('box', secret)));
+      const made = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value.identity.deviceName] : []));
+      expect(made.sort()).toEqual(['box', ...Array.from({ length: 29 }, (_, i) => `box-${i + 2}`)].sort());
+      expect((await call<{ id: string; usesLeft: number }[]>('GET', '/join-tokens')).find((each) => each.id === id)?.usesLeft).toBe(0);
+      expect((await audit(sequence)).map(({ action }) => action)).toEqual(made.map(() => 'device.enrolled'));
+      expect(verifyAudit(await audit())).toMatchObject({ ok: true });
+    });
+
     it('let an operator decide: the device waits, is accepted after the token has ended, and keeps its id', async () => {
       const { id, token: secret } = await token({ uses: 2, mode: 'request', labels: { ring: 'canary' } });
       const at = await directory();

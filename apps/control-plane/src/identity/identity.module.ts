@@ -13,6 +13,7 @@ import { JoinTokenController } from './join-token.controller.js';
 import { JoinTokenRepository } from './join-token.repository.js';
 import { JoinTokenResolver } from './join-token.resolver.js';
 import { JoinTokenService } from './join-token.service.js';
+import { NewDeviceRepository } from './new-device.repository.js';
 
 /** Who is a device of this fleet: certificate authority, join tokens, enrolment, keys, revocation, tombstones. */
 @Module({
@@ -24,6 +25,7 @@ import { JoinTokenService } from './join-token.service.js';
     JoinTokenService,
     JoinTokenResolver,
     EnrolmentRepository,
+    NewDeviceRepository,
     EnrolmentService,
     EnrolmentResolver,
     IdentityRepository,

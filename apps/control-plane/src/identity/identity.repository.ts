@@ -21,6 +21,20 @@ export interface IdentityRow {
   readonly boots: BootHistory | null;
 }
 
+interface Boot {
+  readonly deviceId: string;
+  readonly bootId: string;
+  readonly windowMs: number;
+}
+
+interface KeyRow {
+  readonly deviceId: string;
+  readonly state: string;
+  /** Since when it is in this state. */
+  readonly createdAt: Date;
+  readonly reusedAt: Date | null;
+}
+
 /** Keys, standing and tombstones of devices. Each change writes its audit record in the same transaction. */
 @Injectable()
 export class IdentityRepository {
@@ -31,6 +45,17 @@ export class IdentityRepository {
     return ids.map((id) => byId.get(id) ?? null);
   });
 
+  private readonly boots = new Batcher<Boot, string | null>(
+    (boots) => this.judgeBoots(boots),
+    ({ deviceId }) => deviceId,
+  );
+  private readonly keyFinds = new Batcher<string, KeyRow | null>(async (hashes) => {
+    const select = { publicKeyHash: true, deviceId: true, state: true, createdAt: true, reusedAt: true } as const;
+    const rows = await this.prisma.deviceKey.findMany({ where: { publicKeyHash: { in: [...hashes] } }, select });
+    const byHash = new Map(rows.map((row) => [row.publicKeyHash, row]));
+    return hashes.map((hash) => byHash.get(hash) ?? null);
+  });
+
   constructor(private readonly prisma: PrismaService) {}
 
   /** Asked at every connection: in batches. */
@@ -38,10 +63,9 @@ export class IdentityRepository {
     return this.finds.add(deviceId);
   }
 
-  /** `createdAt`: since when it is in this state. */
-  key(publicKeyHash: string): Promise<{ deviceId: string; state: string; createdAt: Date; reusedAt: Date | null } | null> {
-    const select = { deviceId: true, state: true, createdAt: true, reusedAt: true } as const;
-    return this.prisma.deviceKey.findUnique({ where: { publicKeyHash }, select });
+  /** Asked at every enrolment: in batches. */
+  key(publicKeyHash: string): Promise<KeyRow | null> {
+    return this.keyFinds.add(publicKeyHash);
   }
 
   async keys(deviceId: string): Promise<DeviceKeyView[]> {
@@ -111,16 +135,28 @@ export class IdentityRepository {
     });
   }
 
-  /** A process that did not hold the last session says Hello. Answers why the device is in quarantine from now on, or null. */
-  async boot(deviceId: string, bootId: string, windowMs: number): Promise<string | null> {
+  /** A process that did not hold the last session says Hello. Answers why the device is in quarantine from now on, or null. In batches. */
+  boot(deviceId: string, bootId: string, windowMs: number): Promise<string | null> {
+    return this.boots.add({ deviceId, bootId, windowMs });
+  }
+
+  private judgeBoots(wanted: readonly Boot[]): Promise<(string | null)[]> {
     return this.transaction(async (tx) => {
-      const [device] = await tx.$queryRaw<{ standing: Standing; reason: string | null; boots: BootHistory | null; nowMs: number }[]>`
-        SELECT standing, standing_reason AS reason, boots, extract(epoch FROM now())::float8 * 1000 AS "nowMs" FROM devices WHERE id = ${deviceId} FOR UPDATE`;
-      if (!device) return null;
-      const { history, clone } = judgeBoot(device.boots, bootId, device.nowMs, windowMs);
-      await tx.device.update({ where: { id: deviceId }, data: { boots: history as unknown as Prisma.InputJsonValue } });
-      if (clone && device.standing === 'accepted') await write(tx, deviceId, device, { standing: 'quarantined', reason: clone }, 'control-plane');
-      return clone;
+      const rows = await tx.$queryRaw<{ id: string; standing: Standing; reason: string | null; boots: BootHistory | null; nowMs: number }[]>`
+        SELECT id, standing, standing_reason AS reason, boots, extract(epoch FROM now())::float8 * 1000 AS "nowMs"
+        FROM devices WHERE id = ANY(${wanted.map(({ deviceId }) => deviceId)}) ORDER BY id FOR UPDATE`;
+      const devices = new Map(rows.map((row) => [row.id, row]));
+      const judged = wanted.flatMap(({ deviceId, bootId, windowMs }) => {
+        const device = devices.get(deviceId);
+        return device ? [{ device, ...judgeBoot(device.boots, bootId, device.nowMs, windowMs) }] : [];
+      });
+      const histories = JSON.stringify(judged.map(({ device, history }) => ({ id: device.id, boots: history })));
+      await tx.$executeRaw`
+        UPDATE devices d SET boots = b.boots FROM jsonb_to_recordset(${histories}::jsonb) AS b(id text, boots jsonb) WHERE d.id = b.id`;
+      for (const { device, clone } of judged)
+        if (clone && device.standing === 'accepted') await write(tx, device.id, device, { standing: 'quarantined', reason: clone }, 'control-plane');
+      const clones = new Map(judged.map(({ device, clone }) => [device.id, clone]));
+      return wanted.map(({ deviceId }) => clones.get(deviceId) ?? null);
     });
   }
 

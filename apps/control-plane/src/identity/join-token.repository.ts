@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../audit/audit.js';
 import { appendAudit } from '../audit/audit.repository.js';
+import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 import type { Labels } from '../fleet/device-labels.js';
 import type { EnrolmentMode, JoinTokenView, OpenJoinToken } from './join-token.service.js';
@@ -13,6 +14,13 @@ const SHOWN = { id: true, mode: true, labels: true, usesLeft: true, expiresAt: t
 /** Join tokens, found by the SHA-256 of their secret. */
 @Injectable()
 export class JoinTokenRepository {
+  private readonly opens = new Batcher<string, OpenJoinToken | null>(async (hashes) => {
+    const where = { secretHash: { in: [...new Set(hashes)] }, expiresAt: { gt: new Date() }, revokedAt: null };
+    const rows = await this.prisma.joinToken.findMany({ where, select: { secretHash: true, id: true, mode: true, labels: true } });
+    const byHash = new Map(rows.map(({ secretHash, ...token }) => [secretHash, typed(token)]));
+    return hashes.map((hash) => byHash.get(hash) ?? null);
+  });
+
   constructor(private readonly prisma: PrismaService) {}
 
   /** Also drops tokens that ended a while ago. */
@@ -29,11 +37,9 @@ export class JoinTokenRepository {
     });
   }
 
-  /** The token with this secret, when it may still be presented; uses are counted where a device is made. */
-  async findOpen(secretHash: string, now: Date): Promise<OpenJoinToken | null> {
-    const where = { secretHash, expiresAt: { gt: now }, revokedAt: null };
-    const token = await this.prisma.joinToken.findFirst({ where, select: { id: true, mode: true, labels: true } });
-    return token && typed(token);
+  /** The token with this secret, when it may still be presented; uses are counted where a device is made. Asked at every enrolment: in batches. */
+  findOpen(secretHash: string): Promise<OpenJoinToken | null> {
+    return this.opens.add(secretHash);
   }
 
   /** Newest first; at most 1000. */
