@@ -50,6 +50,11 @@ export default tseslint.config(
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
+              sourceTag: 'scope:trust',
+              onlyDependOnLibsWithTags: ['scope:trust'],
+              bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
+            },
+            {
               sourceTag: 'scope:simulator',
               onlyDependOnLibsWithTags: ['scope:simulator', onlyDevice, 'scope:history', 'scope:model', 'scope:protocol'],
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
@@ -61,7 +66,7 @@ export default tseslint.config(
             },
             {
               sourceTag: onlyDevice,
-              onlyDependOnLibsWithTags: [onlyDevice, 'scope:model', 'scope:protocol'],
+              onlyDependOnLibsWithTags: [onlyDevice, 'scope:model', 'scope:protocol', 'scope:trust'],
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
@@ -71,12 +76,12 @@ export default tseslint.config(
             },
             {
               sourceTag: 'scope:control-plane',
-              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:filter', 'scope:history', 'scope:model', 'scope:protocol'],
+              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:filter', 'scope:history', 'scope:model', 'scope:protocol', 'scope:trust'],
               bannedExternalImports: banned('onnxruntime-*'),
             },
             {
               sourceTag: 'scope:cli',
-              onlyDependOnLibsWithTags: ['scope:cli', 'scope:history', 'scope:model', 'scope:inference'],
+              onlyDependOnLibsWithTags: ['scope:cli', 'scope:history', 'scope:model', 'scope:inference', 'scope:trust'],
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {

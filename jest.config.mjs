@@ -21,7 +21,8 @@ export default {
   moduleNameMapper: {
     '^(\\.{1,2}/.*)\\.js$': '$1',
     '^@matfleet/protocol/testing$': '<rootDir>/libs/protocol/src/testing/index.ts',
-    '^@matfleet/(model|protocol|inference|device|filter|history|harness)$': '<rootDir>/libs/$1/src/index.ts',
+    '^@matfleet/trust/testing$': '<rootDir>/libs/trust/src/testing.ts',
+    '^@matfleet/(model|protocol|inference|device|filter|history|trust|harness)$': '<rootDir>/libs/$1/src/index.ts',
   },
   transform: { '^.+\\.ts$': ['@swc/jest', swc] },
   testTimeout: 60_000,

@@ -2,17 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  DeviceSession,
-  fetchChunk,
-  fetchManifest,
-  JournalFile,
-  Reconciler,
-  RemoteInferences,
-  revert,
-  writeFileDurably,
-  type Slot,
-} from '@matfleet/device';
+import { DeviceSession, fetchChunk, JournalFile, Reconciler, RemoteInferences, revert, writeFileDurably, type Slot } from '@matfleet/device';
 import { largestMatrixBytes, mappedBytes, sliceById } from '@matfleet/model';
 import { Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
@@ -62,10 +52,10 @@ export class Agent {
     mkdirSync(config.data, { recursive: true, mode: 0o700 });
     this.journal = new JournalFile(join(config.data, 'journal.json'), Date.now());
     this.store = new ChunkStore(config.data);
-    const { join: joinUrl, token, name: deviceName, data: dataDir } = config;
+    const { join: joinUrl, token, name: deviceName, data: dataDir, trustRoot } = config;
     if (joinUrl) {
       const renewed = (): void => this.session?.redialNext();
-      this.membership = new Membership({ joinUrl, token, deviceName, dataDir, log, renewed, wipe: () => this.wipe() });
+      this.membership = new Membership({ joinUrl, token, deviceName, dataDir, trustRoot, log, renewed, wipe: () => this.wipe() });
     }
     this.host = createEngineHost({
       modelMemoryBytes: config.modelMemory ?? 0,
@@ -105,8 +95,7 @@ export class Agent {
       journal: this.journal,
       view: (slot) => this.store.view(slot),
       canFetch: () => this.membership?.artifacts !== undefined && this.online,
-      fetchManifest: async (slot) =>
-        this.store.putManifest(slot.modelVersionId, await fetchManifest(this.membership!.artifacts!, slot.modelVersionId)),
+      fetchManifest: async ({ modelVersionId }) => this.store.putManifest(modelVersionId, await this.membership!.fetchManifest(modelVersionId)),
       fetch: (slot, chunkIds, signal) => this.fetch(slot, chunkIds, signal),
       activate: (slot, signal) => this.activate(slot, signal),
       tidy: () => {

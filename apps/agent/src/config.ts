@@ -25,6 +25,8 @@ const ConfigSchema = z
     join: z.url({ protocol: /^https$/, error: 'an https:// address of the control plane' }).optional(),
     /** Needed until the device has enrolled. */
     token: z.string().min(1).optional(),
+    /** File with the fleet's root metadata (`root.json`). Absent: the first root that the control plane of the join token names is taken. */
+    trustRoot: z.string().min(1).optional(),
     name: z
       .string()
       .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'up to 63 letters, digits, dots, dashes or underscores')

@@ -1,12 +1,14 @@
-import { rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Metadata } from '@grpc/grpc-js';
 import {
   channelOptions,
   deviceCredentials,
+  DeviceTrust,
   enrol,
   EnrolmentPending,
+  fetchManifest,
   loadIdentity,
   readStateFile,
   type Refusal,
@@ -34,6 +36,8 @@ export interface MembershipParts {
   readonly deviceName: string;
   /** Of the agent: `identity/` in it holds keys and certificate. */
   readonly dataDir: string;
+  /** File with the fleet's root metadata, where the device was given one. */
+  readonly trustRoot?: string | undefined;
   readonly log: Logger;
   /** The credentials are new: the next session takes a new channel. */
   renewed(): void;
@@ -46,6 +50,7 @@ export class Membership {
   identity: Identity | undefined;
   private artifactClient: ArtifactServiceClient | undefined;
   private lastArtifactClient: ArtifactServiceClient | undefined;
+  private deviceTrust: DeviceTrust | undefined;
   private renewal = new AbortController();
 
   constructor(private readonly parts: MembershipParts) {
@@ -87,6 +92,18 @@ export class Membership {
     return (this.artifactClient ??= new ArtifactServiceClient(targetOf(this.parts.joinUrl), this.credentials(), channelOptions));
   }
 
+  /** The manifest of a version that the fleet's signed metadata lists. */
+  async fetchManifest(modelVersionId: string): Promise<Buffer> {
+    const client = this.artifacts;
+    if (!client) throw new Error('this device has not enrolled yet');
+    const target = await this.trust.targetOf(modelVersionId);
+    if (!target) this.parts.log.warn({ modelVersionId }, 'the control plane signs no metadata: its certificate alone vouches for this version');
+    const manifest = await fetchManifest(client, modelVersionId);
+    if (target && manifest.length !== target.bytes)
+      throw new Error(`manifest ${modelVersionId} has ${manifest.length} bytes; the signed metadata says ${target.bytes}`);
+    return manifest;
+  }
+
   /** The control plane says when; this device's clock decides nothing. A later word replaces an earlier one. */
   renewIn(ms: number): void {
     this.renewal.abort();
@@ -119,6 +136,15 @@ export class Membership {
 
   private get directory(): string {
     return join(this.parts.dataDir, 'identity');
+  }
+
+  /** Beside the keys, so that it goes with them when this device leaves its fleet. */
+  private get trust(): DeviceTrust {
+    return (this.deviceTrust ??= new DeviceTrust({
+      file: join(this.directory, 'trust.json'),
+      client: () => this.artifacts!,
+      ...(this.parts.trustRoot !== undefined && { root: readFileSync(this.parts.trustRoot) }),
+    }));
   }
 
   private get leftFile(): string {

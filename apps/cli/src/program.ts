@@ -9,6 +9,7 @@ import { registerInspect } from './model-inspect.js';
 import { registerLogits } from './model-logits.js';
 import { registerPublish } from './model-publish.js';
 import { registerSynth } from './model-synth.js';
+import { registerTrustCommands } from './trust.js';
 
 /** The whole command line. Throws CommanderError instead of ending the process. */
 export function createProgram(context: Context): Command {
@@ -23,6 +24,7 @@ export function createProgram(context: Context): Command {
   registerFleetCommands(program, context);
   registerIdentityCommands(program, context);
   registerAuditCommands(program, context);
+  registerTrustCommands(program, context);
   for (const command of allOf(program))
     command
       .exitOverride()

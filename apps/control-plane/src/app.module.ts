@@ -16,6 +16,7 @@ import { QueueModule } from './queue/queue.module.js';
 import { ReplicasModule } from './replicas/replicas.module.js';
 import { RolloutModule } from './rollout/rollout.module.js';
 import { TelemetryModule } from './telemetry.module.js';
+import { TrustModule } from './trust/trust.module.js';
 
 @Module({})
 export class AppModule {
@@ -34,6 +35,7 @@ export class AppModule {
         AccessModule,
         AuditModule,
         IdentityModule,
+        TrustModule,
         CatalogModule,
         FleetModule,
         AssignmentModule,

@@ -10,3 +10,4 @@ export * from './renew.js';
 export * from './session.js';
 export * from './spool.js';
 export * from './state-file.js';
+export * from './trust.js';

@@ -5,7 +5,7 @@ export type Actor = `key:${string}` | `device:${string}` | `token:${string}` | '
 export interface AuditEntry {
   readonly actor: Actor;
   readonly action: AuditAction;
-  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key'}:${string}`;
+  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust'}:${string}`;
   readonly before?: object | null;
   readonly after?: object | null;
 }
@@ -26,4 +26,5 @@ export type AuditAction =
   | 'device.revoked'
   | 'device.released'
   | 'device.decommissioned'
-  | 'device.wiped';
+  | 'device.wiped'
+  | 'trust.root-signed';

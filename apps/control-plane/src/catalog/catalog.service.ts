@@ -6,6 +6,7 @@ import { CONFIG, type Config } from '../config.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Metrics } from '../telemetry.js';
+import { TrustService } from '../trust/trust.service.js';
 import { describeIssues } from '../zod.pipe.js';
 import { ChunkStore } from './chunk-store.js';
 import { ModelRepository, type ModelRow } from './model.repository.js';
@@ -30,6 +31,7 @@ export class CatalogService implements OnModuleInit {
     private readonly models: ModelRepository,
     private readonly events: FleetEvents,
     private readonly metrics: Metrics,
+    private readonly trust: TrustService,
   ) {
     this.store = new ChunkStore(join(config.dataDir, 'chunks'));
   }
@@ -75,7 +77,7 @@ export class CatalogService implements OnModuleInit {
         'failed-precondition',
         `model ${version.name} (${id.slice(0, 12)}) lacks ${missing.length} of ${version.manifest.chunks.length} chunks: ${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`,
       );
-    if (await this.models.publish(id, new Date())) {
+    if (await this.trust.publish(id, new Date())) {
       this.log.log({ modelVersionId: id, model: version.name, msg: 'model version published' });
       this.events.emit({ kind: 'model-published', modelVersionId: id });
     }

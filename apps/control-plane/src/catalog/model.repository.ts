@@ -52,12 +52,6 @@ export class ModelRepository {
     return row ? Number(row.bytes) : undefined;
   }
 
-  /** True when this call published it, false when it was published before. */
-  async publish(id: string, now: Date): Promise<boolean> {
-    const { count } = await this.prisma.modelVersion.updateMany({ where: { id, publishedAt: null }, data: { publishedAt: now } });
-    return count === 1;
-  }
-
   /** The version that the newest update of the whole fleet brought, else the first that was published. */
   currentId(): Promise<string | undefined> {
     return this.currents.add(undefined);

@@ -1,22 +1,33 @@
 import { status, type sendUnaryData, type ServerUnaryCall, type ServerWritableStream } from '@grpc/grpc-js';
-import type { ArtifactServiceServer, FetchChunkRequest, FetchChunkResponse, GetManifestRequest, GetManifestResponse } from '@matfleet/protocol';
+import type {
+  ArtifactServiceServer,
+  FetchChunkRequest,
+  FetchChunkResponse,
+  FetchTrustMetadataRequest,
+  FetchTrustMetadataResponse,
+  GetManifestRequest,
+  GetManifestResponse,
+} from '@matfleet/protocol';
 import type { CatalogService } from '../catalog/catalog.service.js';
 import type { IdentityService } from '../identity/identity.service.js';
+import type { TrustService } from '../trust/trust.service.js';
 import { identify } from './device-auth.js';
 import { grpcError } from './device-service.js';
 
 /** How often a long download asks again whether its device may still have it. */
 const CHECK_MS = 1_000;
+const PIECE_BYTES = 256 * 1024;
 
 export interface ArtifactServiceParts {
   readonly catalog: CatalogService;
   readonly identity: IdentityService;
+  readonly trust: TrustService;
   readonly insecure: boolean;
   readonly report: (error: unknown) => void;
 }
 
-/** Manifests and ranged chunks for enrolled devices. */
-export function artifactService({ catalog, identity, insecure, report }: ArtifactServiceParts): ArtifactServiceServer {
+/** Manifests, ranged chunks and signed metadata for enrolled devices. */
+export function artifactService({ catalog, identity, trust, insecure, report }: ArtifactServiceParts): ArtifactServiceServer {
   const failed = (error: unknown) => {
     const refusal = grpcError(error);
     if (refusal.code === status.INTERNAL) report(error);
@@ -37,13 +48,24 @@ export function artifactService({ catalog, identity, insecure, report }: Artifac
         (error: unknown) => call.cancelled || call.emit('error', failed(error)),
       );
     },
+    fetchTrustMetadata: (call: ServerWritableStream<FetchTrustMetadataRequest, FetchTrustMetadataResponse>) => {
+      identify(call, identity, insecure)
+        .then(() => trust.file(call.request.name))
+        .then(
+          (bytes) => {
+            for (let at = 0; at < bytes.length; at += PIECE_BYTES) call.write({ data: Buffer.from(bytes.subarray(at, at + PIECE_BYTES)) });
+            call.end();
+          },
+          (error: unknown) => call.cancelled || call.emit('error', failed(error)),
+        );
+    },
   };
 }
 
 /** One piece in memory at a time: the next is read when the device has room for it. */
 async function stream(
   call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>,
-  { catalog, identity, insecure }: Omit<ArtifactServiceParts, 'report'>,
+  { catalog, identity, insecure }: Omit<ArtifactServiceParts, 'report' | 'trust'>,
 ): Promise<void> {
   const { deviceId } = await identify(call, identity, insecure);
   const { chunkId, offset, length } = call.request;

@@ -21,6 +21,7 @@ import { Leadership } from '../replicas/leadership.js';
 import { NudgeService } from '../replicas/nudges.js';
 import { Replicas } from '../replicas/replicas.service.js';
 import { Metrics } from '../telemetry.js';
+import { TrustService } from '../trust/trust.service.js';
 import { artifactService } from './artifact-service.js';
 import { CONNECTION_LIMITS, guardConnections } from './connection-guard.js';
 import { deviceService } from './device-service.js';
@@ -99,6 +100,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     private readonly replicas: Replicas,
     private readonly leadership: Leadership,
     private readonly nudges: NudgeService,
+    private readonly trust: TrustService,
   ) {}
 
   async onApplicationBootstrap(): Promise<void> {
@@ -128,7 +130,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
       deviceService({ features: { fleet, leases, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics }),
     );
     server.addService(ReplicaServiceService, peerService(links, attempts, insecure));
-    server.addService(ArtifactServiceService, artifactService({ catalog, identity, insecure, report }));
+    server.addService(ArtifactServiceService, artifactService({ catalog, identity, trust: this.trust, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
     const { deviceHost: host, devicePort } = this.config;
     const address = (name: string, port: number): string => (name.includes(':') ? `[${name}]:${port}` : `${name}:${port}`);

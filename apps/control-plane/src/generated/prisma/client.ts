@@ -77,6 +77,11 @@ export type Tombstone = Prisma.TombstoneModel
  */
 export type AuditRecord = Prisma.AuditRecordModel
 /**
+ * Model TrustMetadata
+ * Signed metadata (TUF) as devices are served it, exact bytes. Every root stays; of the other roles the newest few.
+ */
+export type TrustMetadata = Prisma.TrustMetadataModel
+/**
  * Model Device
  * 
  */

@@ -404,6 +404,7 @@ export const ModelName = {
   DeviceKey: 'DeviceKey',
   Tombstone: 'Tombstone',
   AuditRecord: 'AuditRecord',
+  TrustMetadata: 'TrustMetadata',
   Device: 'Device',
   Replica: 'Replica',
   LeaderLease: 'LeaderLease',
@@ -430,7 +431,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "device" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
+    modelProps: "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -949,6 +950,80 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         count: {
           args: Prisma.AuditRecordCountArgs<ExtArgs>
           result: runtime.Types.Utils.Optional<Prisma.AuditRecordCountAggregateOutputType> | number
+        }
+      }
+    }
+    TrustMetadata: {
+      payload: Prisma.$TrustMetadataPayload<ExtArgs>
+      fields: Prisma.TrustMetadataFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.TrustMetadataFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.TrustMetadataFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>
+        }
+        findFirst: {
+          args: Prisma.TrustMetadataFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.TrustMetadataFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>
+        }
+        findMany: {
+          args: Prisma.TrustMetadataFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>[]
+        }
+        create: {
+          args: Prisma.TrustMetadataCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>
+        }
+        createMany: {
+          args: Prisma.TrustMetadataCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.TrustMetadataCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>[]
+        }
+        delete: {
+          args: Prisma.TrustMetadataDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>
+        }
+        update: {
+          args: Prisma.TrustMetadataUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>
+        }
+        deleteMany: {
+          args: Prisma.TrustMetadataDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.TrustMetadataUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.TrustMetadataUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>[]
+        }
+        upsert: {
+          args: Prisma.TrustMetadataUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TrustMetadataPayload>
+        }
+        aggregate: {
+          args: Prisma.TrustMetadataAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateTrustMetadata>
+        }
+        groupBy: {
+          args: Prisma.TrustMetadataGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TrustMetadataGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.TrustMetadataCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TrustMetadataCountAggregateOutputType> | number
         }
       }
     }
@@ -1890,6 +1965,16 @@ export const AuditRecordScalarFieldEnum = {
 export type AuditRecordScalarFieldEnum = (typeof AuditRecordScalarFieldEnum)[keyof typeof AuditRecordScalarFieldEnum]
 
 
+export const TrustMetadataScalarFieldEnum = {
+  role: 'role',
+  version: 'version',
+  bytes: 'bytes',
+  createdAt: 'createdAt'
+} as const
+
+export type TrustMetadataScalarFieldEnum = (typeof TrustMetadataScalarFieldEnum)[keyof typeof TrustMetadataScalarFieldEnum]
+
+
 export const DeviceScalarFieldEnum = {
   id: 'id',
   name: 'name',
@@ -2184,20 +2269,6 @@ export type ListBigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaMod
 
 
 /**
- * Reference to a field of type 'Float'
- */
-export type FloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Float'>
-    
-
-
-/**
- * Reference to a field of type 'Float[]'
- */
-export type ListFloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Float[]'>
-    
-
-
-/**
  * Reference to a field of type 'Bytes'
  */
 export type BytesFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Bytes'>
@@ -2208,6 +2279,20 @@ export type BytesFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, '
  * Reference to a field of type 'Bytes[]'
  */
 export type ListBytesFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Bytes[]'>
+    
+
+
+/**
+ * Reference to a field of type 'Float'
+ */
+export type FloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Float'>
+    
+
+
+/**
+ * Reference to a field of type 'Float[]'
+ */
+export type ListFloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Float[]'>
     
 
 /**
@@ -2368,6 +2453,7 @@ export type GlobalOmitConfig = {
   deviceKey?: Prisma.DeviceKeyOmit
   tombstone?: Prisma.TombstoneOmit
   auditRecord?: Prisma.AuditRecordOmit
+  trustMetadata?: Prisma.TrustMetadataOmit
   device?: Prisma.DeviceOmit
   replica?: Prisma.ReplicaOmit
   leaderLease?: Prisma.LeaderLeaseOmit

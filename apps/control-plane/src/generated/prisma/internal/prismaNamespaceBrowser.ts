@@ -58,6 +58,7 @@ export const ModelName = {
   DeviceKey: 'DeviceKey',
   Tombstone: 'Tombstone',
   AuditRecord: 'AuditRecord',
+  TrustMetadata: 'TrustMetadata',
   Device: 'Device',
   Replica: 'Replica',
   LeaderLease: 'LeaderLease',
@@ -170,6 +171,16 @@ export const AuditRecordScalarFieldEnum = {
 } as const
 
 export type AuditRecordScalarFieldEnum = (typeof AuditRecordScalarFieldEnum)[keyof typeof AuditRecordScalarFieldEnum]
+
+
+export const TrustMetadataScalarFieldEnum = {
+  role: 'role',
+  version: 'version',
+  bytes: 'bytes',
+  createdAt: 'createdAt'
+} as const
+
+export type TrustMetadataScalarFieldEnum = (typeof TrustMetadataScalarFieldEnum)[keyof typeof TrustMetadataScalarFieldEnum]
 
 
 export const DeviceScalarFieldEnum = {

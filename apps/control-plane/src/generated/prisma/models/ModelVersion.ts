@@ -352,10 +352,6 @@ export type ModelVersionUpdateOneWithoutDevicesNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.ModelVersionUpdateToOneWithWhereWithoutDevicesInput, Prisma.ModelVersionUpdateWithoutDevicesInput>, Prisma.ModelVersionUncheckedUpdateWithoutDevicesInput>
 }
 
-export type BytesFieldUpdateOperationsInput = {
-  set?: runtime.Bytes
-}
-
 export type ModelVersionCreateNestedOneWithoutAssignmentsInput = {
   create?: Prisma.XOR<Prisma.ModelVersionCreateWithoutAssignmentsInput, Prisma.ModelVersionUncheckedCreateWithoutAssignmentsInput>
   connectOrCreate?: Prisma.ModelVersionCreateOrConnectWithoutAssignmentsInput

@@ -40,6 +40,14 @@ export interface FetchChunkResponse {
   data: Uint8Array;
 }
 
+export interface FetchTrustMetadataRequest {
+  name: string;
+}
+
+export interface FetchTrustMetadataResponse {
+  data: Uint8Array;
+}
+
 function createBaseGetManifestRequest(): GetManifestRequest {
   return { modelVersionId: "" };
 }
@@ -290,6 +298,116 @@ export const FetchChunkResponse: MessageFns<FetchChunkResponse> = {
   },
 };
 
+function createBaseFetchTrustMetadataRequest(): FetchTrustMetadataRequest {
+  return { name: "" };
+}
+
+export const FetchTrustMetadataRequest: MessageFns<FetchTrustMetadataRequest> = {
+  encode(message: FetchTrustMetadataRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FetchTrustMetadataRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFetchTrustMetadataRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<FetchTrustMetadataRequest>): FetchTrustMetadataRequest {
+    return FetchTrustMetadataRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FetchTrustMetadataRequest>): FetchTrustMetadataRequest {
+    const message = createBaseFetchTrustMetadataRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseFetchTrustMetadataResponse(): FetchTrustMetadataResponse {
+  return { data: new Uint8Array(0) };
+}
+
+export const FetchTrustMetadataResponse: MessageFns<FetchTrustMetadataResponse> = {
+  encode(message: FetchTrustMetadataResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(10).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FetchTrustMetadataResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFetchTrustMetadataResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.data = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<FetchTrustMetadataResponse>): FetchTrustMetadataResponse {
+    return FetchTrustMetadataResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FetchTrustMetadataResponse>): FetchTrustMetadataResponse {
+    const message = createBaseFetchTrustMetadataResponse();
+    message.data = object.data ?? new Uint8Array(0);
+    return message;
+  },
+};
+
 /** Content-addressed download of model packages, over the device's mTLS channel. */
 export type ArtifactServiceService = typeof ArtifactServiceService;
 export const ArtifactServiceService = {
@@ -316,6 +434,21 @@ export const ArtifactServiceService = {
     responseSerialize: (value: FetchChunkResponse): Buffer => Buffer.from(FetchChunkResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): FetchChunkResponse => FetchChunkResponse.decode(value),
   },
+  /**
+   * Signed metadata that says which model versions a device may take (TUF): "root.json" (the newest), "<version>.root.json",
+   * "timestamp.json", "<version>.snapshot.json", "<version>.targets.json". NOT_FOUND for any other name.
+   */
+  fetchTrustMetadata: {
+    path: "/matfleet.artifact.v1.ArtifactService/FetchTrustMetadata" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: FetchTrustMetadataRequest): Buffer =>
+      Buffer.from(FetchTrustMetadataRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): FetchTrustMetadataRequest => FetchTrustMetadataRequest.decode(value),
+    responseSerialize: (value: FetchTrustMetadataResponse): Buffer =>
+      Buffer.from(FetchTrustMetadataResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): FetchTrustMetadataResponse => FetchTrustMetadataResponse.decode(value),
+  },
 } as const;
 
 export interface ArtifactServiceServer extends UntypedServiceImplementation {
@@ -326,6 +459,11 @@ export interface ArtifactServiceServer extends UntypedServiceImplementation {
    * OUT_OF_RANGE when offset lies beyond its end. Resume by asking again from the bytes already held.
    */
   fetchChunk: handleServerStreamingCall<FetchChunkRequest, FetchChunkResponse>;
+  /**
+   * Signed metadata that says which model versions a device may take (TUF): "root.json" (the newest), "<version>.root.json",
+   * "timestamp.json", "<version>.snapshot.json", "<version>.targets.json". NOT_FOUND for any other name.
+   */
+  fetchTrustMetadata: handleServerStreamingCall<FetchTrustMetadataRequest, FetchTrustMetadataResponse>;
 }
 
 export interface ArtifactServiceClient extends Client {
@@ -355,6 +493,19 @@ export interface ArtifactServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<FetchChunkResponse>;
+  /**
+   * Signed metadata that says which model versions a device may take (TUF): "root.json" (the newest), "<version>.root.json",
+   * "timestamp.json", "<version>.snapshot.json", "<version>.targets.json". NOT_FOUND for any other name.
+   */
+  fetchTrustMetadata(
+    request: FetchTrustMetadataRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<FetchTrustMetadataResponse>;
+  fetchTrustMetadata(
+    request: FetchTrustMetadataRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<FetchTrustMetadataResponse>;
 }
 
 export const ArtifactServiceClient = makeGenericClientConstructor(
