@@ -1,17 +1,17 @@
-// How many devices one control plane carries on this machine, with the simulator and the database beside it. See README.md.
-import { readFile, writeFile } from 'node:fs/promises';
+// How many devices one control plane carries on this machine, or several replicas of it, with the simulators and the databases beside them. See README.md.
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { bin, ControlPlaneProcess, makeRunDir, ManagedProcess, nanoPackage, publish, sleep, waitFor } from '@matfleet/harness';
+import { makeRunDir, nanoPackage, publish, sleep, waitFor } from '@matfleet/harness';
 import { loadedFleet } from './support/loaded-fleet.mjs';
-import { memoryOf } from './support/memory.mjs';
-import { whole } from './support/options.mjs';
 import { addFleetRow, fleetRow } from './support/fleet-table.mjs';
+import { cpuSeconds, metric, rssBytes, startControlPlanes, startDevices } from './support/fleet-rig.mjs';
+import { whole } from './support/options.mjs';
 
 export const usage = `[options]
   --devices N  virtual devices (default 1000)
-  --ramp N     started in a second (default 100)
+  --replicas N processes of the control plane; several share a PostgreSQL and a Redis (default 1)
+  --ramp N     devices started in a second (default 100)
   --steady S   seconds at rest that are measured (default 45)
   --no-kill    leave out the kill -9 of the control plane
   --profile D  write CPU profiles of the control plane, one for each phase, into this directory
@@ -28,6 +28,7 @@ export async function run(args) {
     allowNegative: true,
     options: {
       devices: { type: 'string', default: '1000' },
+      replicas: { type: 'string', default: '1' },
       ramp: { type: 'string', default: '100' },
       steady: { type: 'string', default: '45' },
       kill: { type: 'boolean', default: true },
@@ -38,107 +39,89 @@ export async function run(args) {
   });
   const options = {
     devices: whole('--devices', values.devices),
+    replicas: whole('--replicas', values.replicas),
     ramp: whole('--ramp', values.ramp),
     steadyS: whole('--steady', values.steady),
     kill: values.kill,
     profile: values.profile,
   };
   const runDir = await makeRunDir('bench');
-  const stops = [];
+  const { dir } = runDir;
+  let stop;
   try {
     const [model, other] = [await nanoPackage('int8'), await nanoPackage('int8', 128)];
-    const controlPlane = await ControlPlaneProcess.start({
-      dir: join(runDir.dir, 'control-plane'),
-      env: {
-        MATFLEET_HEARTBEAT_MS: String(HEARTBEAT_MS),
-        MATFLEET_LEASE_MS: String(3 * HEARTBEAT_MS),
-        MATFLEET_LOG_LEVEL: 'warn',
-        ...(values.profile && { NODE_OPTIONS: `--import ${PROFILER}`, MATFLEET_BENCH_PROFILES: values.profile }),
-      },
-    });
-    stops.push(() => controlPlane.stop());
-    await publish(model.dir, controlPlane.httpUrl, controlPlane.apiKeyFile);
-    await publish(other.dir, controlPlane.httpUrl, controlPlane.apiKeyFile);
-    const figures = await measure(controlPlane, { ...options, dir: runDir.dir, model });
+    const env = {
+      MATFLEET_HEARTBEAT_MS: String(HEARTBEAT_MS),
+      MATFLEET_LEASE_MS: String(3 * HEARTBEAT_MS),
+      MATFLEET_LOG_LEVEL: 'warn',
+      ...(values.profile && { NODE_OPTIONS: `--import ${PROFILER}`, MATFLEET_BENCH_PROFILES: values.profile }),
+    };
+    const started = await startControlPlanes({ dir, replicas: options.replicas, env });
+    stop = started.stop;
+    const [first] = started.controlPlanes;
+    for (const { dir: from } of [model, other]) await publish(from, first.httpUrl, first.apiKeyFile);
+    const figures = await measure(started.controlPlanes, { ...options, dir, model });
     console.log(values.json ? JSON.stringify(figures, null, 2) : fleetRow(figures));
     if (values.write) await addFleetRow(figures);
     return 0;
   } finally {
-    for (const stop of stops.reverse()) await stop();
+    await stop?.();
     await runDir.remove();
   }
 }
 
-async function measure(controlPlane, { devices, ramp, steadyS, kill, profile, dir, model }) {
-  const emptyRss = await rssBytes(controlPlane);
-  const { token } = await controlPlane.api.createJoinToken(devices);
-  await writeFile(join(dir, 'token'), token, { mode: 0o600 });
-  const files = { ready: join(dir, 'sim-ready.json'), status: join(dir, 'sim-status.json'), result: join(dir, 'result.json') };
-  const seen = () => readFile(files.status, 'utf8').then(JSON.parse, () => undefined);
+async function measure(controlPlanes, { devices, ramp, steadyS, kill, profile, dir, model }) {
+  const emptyRss = await rssBytes(controlPlanes);
   const note = (text) => process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`);
+  const signalAll = () => {
+    for (const { process: replica } of controlPlanes) process.kill(replica.pid, 'SIGUSR2');
+  };
   const profiled = async (work) => {
-    if (profile) process.kill(controlPlane.process.pid, 'SIGUSR2');
+    if (profile) signalAll();
     const result = await work();
-    if (profile) process.kill(controlPlane.process.pid, 'SIGUSR2');
+    if (profile) signalAll();
     return result;
   };
 
   const startedAt = performance.now();
-  const simulator = ManagedProcess.start(
-    'simulator',
-    bin.simulator,
-    [
-      ...['--server', controlPlane.deviceUrl, '--join-token-file', join(dir, 'token'), '--devices', String(devices), '--ramp', String(ramp)],
-      ...['--reports', String(REPORTS_PER_MINUTE), '--ready-file', files.ready, '--status', files.status, '--json', files.result, '--quiet'],
-    ],
-    { logFile: join(dir, 'simulator.log') },
-  );
-  const simulated = (what, done, timeoutMs) =>
-    waitFor(
-      what,
-      async () => {
-        if (simulator.exited) throw new Error(`the simulator ended:\n${simulator.logTail()}`);
-        const counts = await seen();
-        return counts && done(counts) && counts;
-      },
-      { timeoutMs, everyMs: 250 },
-    );
+  const simulated = await startDevices(controlPlanes, { dir, devices, ramp, reportsPerMinute: REPORTS_PER_MINUTE });
   try {
     const rampS = devices / ramp;
     const start = await profiled(async () => {
-      const before = await cpuSeconds(controlPlane);
-      await simulator.ready(files.ready, 120_000 + 3_000 * rampS);
-      await simulated('all to connect', ({ connected }) => connected === devices, 120_000);
+      const before = await cpuSeconds(controlPlanes);
+      await simulated.started(120_000 + 3_000 * rampS);
+      await simulated.until('all to connect', ({ connected }) => connected === devices, 120_000);
       const wallS = (performance.now() - startedAt) / 1_000;
-      return { wallS, cpuS: (await cpuSeconds(controlPlane)) - before };
+      return { wallS, cpuS: (await cpuSeconds(controlPlanes)) - before };
     });
     note(`${devices} connected after ${round(start.wallS)} s`);
-    await simulated('every device to run what it should', ({ converged }) => converged === devices, 120_000);
+    await simulated.until('every device to run what it should', ({ converged }) => converged === devices, 120_000);
     const convergedS = (performance.now() - startedAt) / 1_000;
 
     // Past the first minute nothing of the start is left: its rows, its garbage.
     await sleep(Math.min(20_000, 1_000 * steadyS));
     const rest = await profiled(async () => {
-      process.kill(simulator.pid, 'SIGUSR2');
-      const before = { cpuS: await cpuSeconds(controlPlane), atMs: performance.now() };
+      simulated.timeAnew();
+      const before = { cpuS: await cpuSeconds(controlPlanes), atMs: performance.now() };
       await sleep(steadyS * 1_000);
-      const coresUsed = (1_000 * ((await cpuSeconds(controlPlane)) - before.cpuS)) / (performance.now() - before.atMs);
+      const seconds = (performance.now() - before.atMs) / 1_000;
+      const coresUsed = ((await cpuSeconds(controlPlanes)) - before.cpuS) / seconds;
       await sleep(1_500);
-      return { coresUsed, rss: await rssBytes(controlPlane), load: loadavg()[0], ...(await seen()) };
+      return { coresUsed, rss: await rssBytes(controlPlanes), load: loadavg()[0], ...(await simulated.counts()) };
     });
     note(`at rest: ${round(rest.coresUsed, 3)} cores, p99 ${rest.ackP99Ms} ms, ${Math.round((rest.rss - emptyRss) / devices / 1_000)} KB a device`);
 
-    const loaded = await loadedFleet(controlPlane, devices);
+    const loaded = await loadedFleet(controlPlanes, devices);
     note(`list p95 ${loaded.listP95Ms} ms, command p99 ${loaded.commandP99Ms} ms`);
-    const updateS = await profiled(() => updateAll(controlPlane, model.versionId, devices));
+    const updateS = await profiled(() => updateAll(controlPlanes, model.versionId, devices));
     note(`one update for all: ${round(updateS)} s`);
-    const back = kill ? await killed(controlPlane, seen, devices) : {};
+    const back = kill ? await killed(controlPlanes[0], simulated, Math.floor(devices / controlPlanes.length), devices) : {};
     if (kill) note(`after kill -9: ${back.back95S} s, ${back.backAllS} s`);
 
-    await simulator.kill('SIGINT');
-    const end = JSON.parse(await readFile(files.result, 'utf8'));
+    const end = await simulated.finish();
     return {
       devices,
+      replicas: controlPlanes.length,
       connected: end.connected,
       startS: round(start.wallS),
       connectsPerSecond: round(devices / start.wallS),
@@ -161,58 +144,43 @@ async function measure(controlPlane, { devices, ramp, steadyS, kill, profile, di
       errorReasons: end.errorReasons,
     };
   } catch (error) {
-    throw new Error(`${error.message}\nthe control plane's log ends:\n${controlPlane.process.logTail()}\nthe simulator's:\n${simulator.logTail()}`, {
-      cause: error,
-    });
+    const logs = controlPlanes.map((controlPlane) => controlPlane.process.logTail()).join('\n');
+    throw new Error(`${error.message}\nthe control plane's log ends:\n${logs}\nthe simulator's:\n${simulated.logTail()}`, { cause: error });
   } finally {
-    if (!simulator.exited) await simulator.kill();
+    await simulated.kill();
   }
 }
 
 /** Seconds until the control plane has noted every device as succeeded. Everybody runs the version published last: back to the first. */
-async function updateAll(controlPlane, versionId, devices) {
+async function updateAll(controlPlanes, versionId, devices) {
   const startedAt = performance.now();
-  await controlPlane.api.createUpdate(versionId);
-  await waitFor('the update to end', async () => (await succeeded(controlPlane)) >= devices, { timeoutMs: 170_000, everyMs: 250 });
+  await controlPlanes[0].api.createUpdate(versionId);
+  const succeeded = async () => (await metric(controlPlanes, 'matfleet_update_targets_total')).get('outcome="succeeded"') ?? 0;
+  await waitFor('the update to end', async () => (await succeeded()) >= devices, { timeoutMs: 170_000, everyMs: 250 });
   return (performance.now() - startedAt) / 1_000;
 }
 
-async function succeeded(controlPlane) {
-  const text = await (await fetch(`${controlPlane.httpUrl}/metrics`, { headers: { authorization: `Bearer ${await apiKey(controlPlane)}` } })).text();
-  return Number(/^matfleet_update_targets_total\{outcome="succeeded"\} (\d+)/m.exec(text)?.[1] ?? 0);
-}
-
-const apiKey = async ({ apiKeyFile }) => (await readFile(apiKeyFile, 'utf8')).trim();
-
-/** Seconds after kill -9 until the control plane, started again at once, has its devices back. */
-async function killed(controlPlane, seen, devices) {
+/** Seconds after kill -9 until the control plane, started again at once, has its devices back: `held` of all of them. */
+async function killed(controlPlane, simulated, held, devices) {
   await controlPlane.process.kill('SIGKILL');
   const killedAt = performance.now();
   const atS = () => round((performance.now() - killedAt) / 1_000);
+  const others = devices - held;
   let least = devices;
   const restarted = controlPlane.restart();
-  await waitFor('the devices to notice', async () => (least = (await seen()).connected) < 0.05 * devices, { timeoutMs: 30_000, everyMs: 200 }).catch(
-    () => undefined,
-  );
+  await waitFor('the devices to notice', async () => (least = (await simulated.counts()).connected) < others + 0.05 * held, {
+    timeoutMs: 30_000,
+    everyMs: 200,
+  }).catch(() => undefined);
   await restarted;
   const upS = atS();
   const until = async (share) => {
-    await waitFor(`${share * 100} % to be back`, async () => (await seen()).connected >= share * devices, { timeoutMs: 200_000, everyMs: 200 });
+    await simulated.until(`${share * 100} % to be back`, ({ connected }) => connected >= others + share * held, 200_000, 200);
     return atS();
   };
   const back95S = await until(0.95);
   const backAllS = await until(1).catch(() => null);
   return { upAfterKillS: upS, connectedLeast: least, back95S, backAllS };
 }
-
-const TICKS_PER_SECOND = 100;
-
-/** User and system time of the process, children not counted. */
-async function cpuSeconds(controlPlane) {
-  const fields = (await readFile(`/proc/${controlPlane.process.pid}/stat`, 'utf8')).split(') ')[1].split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-}
-
-const rssBytes = async (controlPlane) => (await memoryOf(controlPlane.process.pid)).rssBytes;
 
 const round = (value, digits = 1) => Number(value.toFixed(digits));

@@ -87,6 +87,13 @@ export class Metrics {
     labelNames: ['outcome', 'fallback'] as const,
     registers: [this.registry],
   });
+  readonly attemptReachSeconds = new Histogram({
+    name: 'matfleet_attempt_reach_seconds',
+    help: 'From the start of an attempt to the first word of its device, by where the session of the device is: here, or with a peer.',
+    labelNames: ['via'] as const,
+    buckets: [0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.1, 0.25, 1, 10],
+    registers: [this.registry],
+  });
   readonly uploadedBytes = new Counter({
     name: 'matfleet_chunk_uploaded_bytes_total',
     help: 'Bytes of chunks taken from publishers.',

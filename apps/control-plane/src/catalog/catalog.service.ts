@@ -102,6 +102,12 @@ export class CatalogService implements OnModuleInit {
     return row ? { ...row, manifest: await this.manifestOf(id) } : undefined;
   }
 
+  /** Manifests never change: one that was read before asks the database nothing. */
+  async findManifest(versionId: string): Promise<Manifest | undefined> {
+    if (this.manifests.has(versionId)) return this.manifestOf(versionId);
+    return (await this.findVersion(versionId))?.manifest;
+  }
+
   /** What a device without a version of its own should run: the newest version that an update brought to the whole fleet, else the first published one. */
   async currentVersion(): Promise<ModelVersion | undefined> {
     const id = await this.models.currentId();

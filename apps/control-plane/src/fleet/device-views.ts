@@ -51,7 +51,7 @@ export class DeviceViews {
 
   /** Devices to route to: all of a small fleet, a sample of a large one. */
   async routable(): Promise<DeviceView[]> {
-    if ((await this.devices.count()) <= ROUTED_MAX) return this.views(await this.devices.list());
+    if (this.leases.size <= ROUTED_MAX && (await this.devices.count()) <= ROUTED_MAX) return this.views(await this.devices.list());
     const elsewhere = [...(await this.elsewhere.read())].map(([deviceId, { runs }]) => ({ deviceId, runs, queued: 0 }));
     const sample = sampleForRouting([...this.leases.ready(), ...elsewhere], ROUTED_MAX, Math.random);
     return this.views(await this.devices.list(sample.map(({ deviceId }) => deviceId)));

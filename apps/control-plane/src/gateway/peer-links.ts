@@ -89,7 +89,7 @@ class PeerLink implements DeviceLink {
       const heard = event && attemptEventOf(event);
       if (!heard) return;
       ended ||= heard.kind === 'finished' || heard.kind === 'failed';
-      this.hub.deliver(this.deviceId, attemptId, heard);
+      this.hub.deliver(this.deviceId, attemptId, heard, 'peer');
     });
     call.on('error', (error: ServiceError) => lost(error.code === status.CANCELLED ? 'cancelled' : error.details || error.message));
     call.on('end', () => lost('the replica that holds the device ended the attempt'));

@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import { Metrics } from '../telemetry.js';
 
 /** What a device says about one attempt. */
 export type AttemptEvent =
@@ -21,7 +22,12 @@ interface Open {
   readonly deviceId: string;
   readonly epoch: bigint;
   readonly listener: (event: AttemptEvent) => void;
+  readonly sinceMs: number;
+  heard: boolean;
 }
+
+/** Whether the device's session is with this replica, or with another one that passes on what it says. */
+export type Via = 'here' | 'peer';
 
 /** Brings what devices say to the attempts that wait for it. An attempt hears only the device it runs on. */
 @Injectable()
@@ -30,16 +36,22 @@ export class AttemptHub {
   late: ((attemptId: string) => void) | undefined;
   private readonly open = new Map<string, Open>();
 
+  constructor(private readonly metrics: Metrics) {}
+
   /** Returns the function that stops listening. */
   listen(attemptId: string, device: { deviceId: string; epoch: bigint }, listener: (event: AttemptEvent) => void): () => void {
-    this.open.set(attemptId, { deviceId: device.deviceId, epoch: device.epoch, listener });
+    this.open.set(attemptId, { deviceId: device.deviceId, epoch: device.epoch, listener, sinceMs: performance.now(), heard: false });
     return () => void this.open.delete(attemptId);
   }
 
-  deliver(deviceId: string, attemptId: string, event: AttemptEvent): void {
+  deliver(deviceId: string, attemptId: string, event: AttemptEvent, via: Via = 'here'): void {
     const attempt = this.open.get(attemptId);
-    if (attempt?.deviceId === deviceId) attempt.listener(event);
-    else if (event.kind === 'finished' && event.reason !== 'cancelled') this.late?.(attemptId);
+    if (attempt?.deviceId === deviceId) {
+      if (!attempt.heard && event.kind === 'started')
+        this.metrics.attemptReachSeconds.observe({ via }, (performance.now() - attempt.sinceMs) / 1_000);
+      attempt.heard = true;
+      attempt.listener(event);
+    } else if (event.kind === 'finished' && event.reason !== 'cancelled') this.late?.(attemptId);
   }
 
   /** Ends the attempts of a session; those of the device's other sessions go on. */

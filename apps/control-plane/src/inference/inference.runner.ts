@@ -243,7 +243,7 @@ export class InferenceRunner {
 
   /** The manifest and slice that a device runs; null when the catalog no longer knows them. */
   private async whatRuns(observed: Observed): Promise<Running | null> {
-    const manifest = (await this.catalog.findVersion(observed.modelVersionId))?.manifest;
+    const manifest = await this.catalog.findManifest(observed.modelVersionId);
     const slice = manifest?.slices.find((one) => one.id === observed.sliceId);
     return manifest && slice ? { manifest, slice } : null;
   }
