@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { DeviceSession, fetchChunk, JournalFile, Reconciler, RemoteInferences, revert, writeFileDurably, type Slot } from '@matfleet/device';
+import { deliver, DeviceSession, JournalFile, Pace, Reconciler, RemoteInferences, revert, writeFileDurably, type Slot } from '@matfleet/device';
 import { largestMatrixBytes, mappedBytes, sliceById } from '@matfleet/model';
 import { Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
@@ -31,6 +31,7 @@ export class Agent {
   private readonly stopping = new AbortController();
   private readonly journal: JournalFile;
   private readonly store: ChunkStore;
+  private readonly pace: Pace;
   private readonly latency = createLatencyRecorder();
   private readonly host: EngineHost;
   private readonly supervisor: Supervisor;
@@ -52,6 +53,7 @@ export class Agent {
     mkdirSync(config.data, { recursive: true, mode: 0o700 });
     this.journal = new JournalFile(join(config.data, 'journal.json'), Date.now());
     this.store = new ChunkStore(config.data);
+    this.pace = new Pace({ bytesPerSecond: config.bandwidth, quietHours: config.quietHours });
     const { join: joinUrl, token, name: deviceName, data: dataDir, trustRoot } = config;
     if (joinUrl) {
       const renewed = (): void => this.session?.redialNext();
@@ -231,14 +233,18 @@ export class Agent {
     };
     tell();
     this.log.info({ generation: slot.generation, chunks: wanted.length, totalBytes: Number(totalBytes) }, 'fetching');
-    for (const chunk of wanted)
-      await fetchChunk(this.membership!.artifacts!, chunk, this.store.chunkPath(chunk.id), {
-        signal,
-        onBytes: (count) => {
-          fetchedBytes += BigInt(count);
-          if (Date.now() - toldAt >= 500) tell();
-        },
-      });
+    await deliver(this.membership!.artifacts!, wanted, {
+      what: `slice ${slot.sliceId} of ${slot.modelName}`,
+      directory: join(this.store.directory, 'chunks'),
+      pathOf: (id) => this.store.chunkPath(id),
+      parallel: this.config.downloads,
+      pace: this.pace,
+      signal,
+      onBytes: (count) => {
+        fetchedBytes += BigInt(count);
+        if (Date.now() - toldAt >= 500) tell();
+      },
+    });
     tell();
   }
 

@@ -3,7 +3,9 @@ import { createReadStream, existsSync, mkdirSync, readFileSync, statSync } from 
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileDurably, type Slot, type StoreView } from '@matfleet/device';
-import { chunksOf, Manifest, sliceById, versionId, type Chunk } from '@matfleet/model';
+import { chunksOf, Manifest, sliceById, sliceRoot, versionId, type Chunk } from '@matfleet/model';
+
+const READ_BYTES = 2 ** 20;
 
 /** Content-addressed files of all model versions: `chunks/<sha256>` and `models/<version>/manifest.json` under one directory. */
 export class ChunkStore {
@@ -57,17 +59,40 @@ export class ChunkStore {
     };
   }
 
-  /** Hashes every chunk of the slice and deletes those that are not what their name says. Answers the deleted ones. */
+  /**
+   * Reads every byte of the slice, and deletes chunks that are not what their name says. Answers those and what is missing; with none, the Merkle
+   * root over what was read is the one that the manifest gives the slice.
+   */
   async verify(slot: Slot, signal: AbortSignal): Promise<string[]> {
     const damaged: string[] = [];
-    for (const { id } of this.chunks(slot)) {
-      const hash = createHash('sha256');
-      for await (const data of createReadStream(this.chunkPath(id), { signal })) hash.update(data as Buffer);
-      if (hash.digest('hex') === id) continue;
+    const read: { id: string; bytes: number }[] = [];
+    const wanted = this.chunks(slot);
+    for (const { id } of wanted) {
+      const found = await this.digest(id, signal);
+      if (found) read.push(found);
+      if (found?.id === id) continue;
       await rm(this.chunkPath(id), { force: true });
       damaged.push(id);
     }
+    if (damaged.length === 0 && sliceRoot(read) !== sliceRoot(wanted))
+      throw new Error(`slice ${slot.sliceId}: what lies on disk has the root ${sliceRoot(read)}, its manifest says ${sliceRoot(wanted)}`);
     return damaged;
+  }
+
+  /** What a chunk's file holds; undefined when there is none. */
+  private async digest(id: string, signal: AbortSignal): Promise<{ id: string; bytes: number } | undefined> {
+    const hash = createHash('sha256');
+    let bytes = 0;
+    try {
+      for await (const data of createReadStream(this.chunkPath(id), { signal, highWaterMark: READ_BYTES })) {
+        hash.update(data as Buffer);
+        bytes += (data as Buffer).length;
+      }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw error;
+    }
+    return { id: hash.digest('hex'), bytes };
   }
 
   /** Deletes what none of these slots needs, half-fetched files included. */

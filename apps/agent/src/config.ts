@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { parseDailyWindow } from '@matfleet/device';
 import { z } from 'zod';
 import { parseBytes } from './sizes.js';
 
@@ -38,6 +39,22 @@ const ConfigSchema = z
       ),
     /** Grant to weights, K/V and activations, bytes. */
     modelMemory: bytes.optional(),
+    /** Most bytes per second that all downloads together take. */
+    bandwidth: bytes.optional(),
+    /** Hours of the day without downloads, in the device's own time: `08:00-20:00`, several with commas between. */
+    quietHours: z
+      .union([z.array(z.string()), z.string().transform((value) => value.split(','))])
+      .default([])
+      .transform((texts, context) =>
+        texts.map((text) => {
+          const window = parseDailyWindow(text);
+          if (window) return window;
+          context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} is not hours of a day such as 08:00-20:00` });
+          return z.NEVER;
+        }),
+      ),
+    /** Chunks that are fetched at a time. */
+    downloads: z.coerce.number().int().min(1).max(32).default(4),
     data: z.string().min(1).default('.data/agent'),
     socket: z.string().min(1).optional(),
     /** Loopback port of the local service; 0 any free one. */
