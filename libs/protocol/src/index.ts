@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 export * from './gen/matfleet/device/v1/session.js';
 export * from './gen/matfleet/artifact/v1/artifact.js';
 export * from './gen/matfleet/inference/v1/inference.js';
+export * from './gen/matfleet/fallback/v1/fallback.js';
 export * from './gen/matfleet/replica/v1/replica.js';
 export * from './join-token.js';
 

@@ -1,5 +1,4 @@
 import { describe, expect, it } from '@jest/globals';
-import { afterFailure, afterSuccess, CLOSED } from './breaker.js';
 import { fence, nextGeneration } from './epoch.js';
 import { presence, sweepLeases, type Lease } from './presence.js';
 
@@ -55,16 +54,5 @@ describe('fence', () => {
   it('gives a generation beyond ours and beyond what the device stored', () => {
     expect(nextGeneration(4n, 2n)).toBe(5n);
     expect(nextGeneration(1n, 9n)).toBe(10n);
-  });
-});
-
-describe('breaker', () => {
-  it('opens for 5 s at the third failure in a row, then twice as long, and closes with a success', () => {
-    const two = afterFailure(afterFailure(CLOSED, 0), 0);
-    expect(two.openUntilMs).toBe(0);
-    const three = afterFailure(two, 1_000);
-    expect(three.openUntilMs).toBe(6_000);
-    expect(afterFailure(three, 6_000).openUntilMs).toBe(16_000);
-    expect(afterSuccess()).toEqual(CLOSED);
   });
 });

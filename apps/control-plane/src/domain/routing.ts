@@ -40,8 +40,8 @@ export interface RouteRequest {
   readonly nowMs: number;
 }
 
-export type Route =
-  | { readonly kind: 'device'; readonly device: RoutableDevice; readonly predictedMs: number; readonly reason: string }
+export type Route<D extends RoutableDevice = RoutableDevice> =
+  | { readonly kind: 'device'; readonly device: D; readonly predictedMs: number; readonly reason: string }
   | {
       readonly kind: 'none';
       readonly reason: string;
@@ -58,13 +58,13 @@ export const RETRY_AFTER_MS = 1_000;
  * of those not tried yet, one of larger quality than the last tried, again the first to finish; when there is none larger, any other that
  * meets the floor.
  */
-export function route(devices: readonly RoutableDevice[], request: RouteRequest): Route {
+export function route<D extends RoutableDevice>(devices: readonly D[], request: RouteRequest): Route<D> {
   if (request.tried.length >= MAX_ATTEMPTS)
     return { kind: 'none', reason: `${request.tried.length} attempts failed, the most that one inference may cost`, waitMayHelp: false };
   const open = devices.filter((device) => refusal(device, request) === null);
   const larger = open.filter((device) => largerThanTried(device, request.tried));
   const pool = larger.length > 0 ? larger : open;
-  const chosen = pool.reduce<RoutableDevice | null>((best, next) => (best === null || faster(next, best, request) ? next : best), null);
+  const chosen = pool.reduce<D | null>((best, next) => (best === null || faster(next, best, request) ? next : best), null);
   if (!chosen) return { kind: 'none', reason: noneReason(devices, request), waitMayHelp: true };
   return {
     kind: 'device',

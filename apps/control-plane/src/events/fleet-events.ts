@@ -8,6 +8,8 @@ export const FleetEvent = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('update-changed'), updateId: z.string() }),
   z.object({ kind: z.literal('inference-changed'), inferenceId: z.string() }),
   z.object({ kind: z.literal('model-published'), modelVersionId: z.string() }),
+  /** Not in the database: what a replica learned of a device, for as long as it holds. Unix milliseconds. */
+  z.object({ kind: z.literal('breaker-opened'), key: z.string().max(500), failures: z.number().int(), openUntilMs: z.number() }),
 ]);
 export type FleetEvent = z.infer<typeof FleetEvent>;
 

@@ -3,7 +3,7 @@ import { constants } from 'node:crypto';
 import { ChannelCredentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { Inject, Injectable, Logger, type BeforeApplicationShutdown, type OnApplicationBootstrap } from '@nestjs/common';
 import { Gauge } from 'prom-client';
-import { ArtifactServiceService, DeviceServiceService, ReplicaServiceService } from '@matfleet/protocol';
+import { ArtifactServiceService, DeviceServiceService, FallbackServiceService, ReplicaServiceService } from '@matfleet/protocol';
 import { AssignmentService } from '../assignment/assignment.service.js';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, isLoopback, type Config } from '../config.js';
@@ -17,6 +17,8 @@ import type { ServerIdentity } from '../identity/certificate-authority.js';
 import { EnrolmentService } from '../identity/enrolment.service.js';
 import { IdentityService } from '../identity/identity.service.js';
 import { AttemptHub } from '../inference/attempt-hub.js';
+import { FleetAnswers } from '../inference/fleet-answers.js';
+import { ReachableDevices } from '../inference/reachable-devices.js';
 import { Leadership } from '../replicas/leadership.js';
 import { NudgeService } from '../replicas/nudges.js';
 import { Replicas } from '../replicas/replicas.service.js';
@@ -25,6 +27,7 @@ import { TrustService } from '../trust/trust.service.js';
 import { artifactService } from './artifact-service.js';
 import { CONNECTION_LIMITS, guardConnections } from './connection-guard.js';
 import { deviceService } from './device-service.js';
+import { fallbackService } from './fallback-service.js';
 import { PeerLinks } from './peer-links.js';
 import { peerService } from './peer-service.js';
 
@@ -96,6 +99,8 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     private readonly assignments: AssignmentService,
     private readonly links: DeviceLinks,
     private readonly attempts: AttemptHub,
+    private readonly answers: FleetAnswers,
+    private readonly devices: ReachableDevices,
     private readonly metrics: Metrics,
     private readonly replicas: Replicas,
     private readonly leadership: Leadership,
@@ -108,7 +113,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     if (insecure && !isLoopback(this.config.deviceHost))
       throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
     const report = (error: unknown): void => this.log.error(error);
-    const { fleet, leases, assignments, links, attempts, config, identity, enrolments, catalog, metrics } = this;
+    const { fleet, leases, assignments, links, attempts, answers, devices, config, identity, enrolments, catalog, metrics } = this;
     new Gauge({
       name: 'matfleet_sessions',
       help: 'Open device sessions of this process.',
@@ -130,6 +135,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
       deviceService({ features: { fleet, leases, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics }),
     );
     server.addService(ReplicaServiceService, peerService(links, attempts, insecure));
+    server.addService(FallbackServiceService, fallbackService({ answers, devices, identity, insecure, report }));
     server.addService(ArtifactServiceService, artifactService({ catalog, identity, trust: this.trust, insecure, report }));
     const credentials = insecure ? ServerCredentials.createInsecure() : await this.secure();
     const { deviceHost: host, devicePort } = this.config;

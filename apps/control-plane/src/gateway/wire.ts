@@ -9,6 +9,7 @@ import {
   Started,
   type Capabilities as WireCapabilities,
   type Condition as WireCondition,
+  type GenerateRequest,
   type GenerateResponse,
   type Heartbeat,
   type Histogram as WireHistogram,
@@ -125,13 +126,17 @@ export function attemptEventOf(wire: InferenceEvent): AttemptEvent | null {
   if (wire.event?.$case === 'failure') return { kind: 'failed', code: wire.event.value.code, message: text(wire.event.value.message) };
   const event = wire.event?.value.event;
   switch (event?.$case) {
-    case 'started':
-      return { kind: 'started', modelVersionId: event.value.modelVersionId, sliceId: event.value.sliceId };
-    case 'delta':
-      return { kind: 'delta', text: event.value.text, tokenIds: event.value.tokenIds };
+    case 'started': {
+      const { modelVersionId, modelName, sliceId, precision = '', promptTokens } = event.value;
+      return { kind: 'started', modelVersionId, modelName: text(modelName), sliceId, precision: text(precision), promptTokens };
+    }
+    case 'delta': {
+      const { text, tokenIds, logprobs } = event.value;
+      return { kind: 'delta', text, tokenIds, ...(logprobs && { logprobs }) };
+    }
     case 'finished': {
-      const { reason, outputTokens, ttftMs, tokensPerSecond } = event.value;
-      return { kind: 'finished', reason: FINISHES[reason] ?? 'cancelled', outputTokens, ttftMs, tokensPerSecond };
+      const { reason, outputTokens, ttftMs, tokensPerSecond, cachedPromptTokens } = event.value;
+      return { kind: 'finished', reason: FINISHES[reason] ?? 'cancelled', outputTokens, ttftMs, tokensPerSecond, cachedPromptTokens };
     }
     case undefined:
       return null;
@@ -145,28 +150,27 @@ const WIRE_FINISHES = {
   cancelled: FinishReason.FINISH_REASON_CANCELLED,
 } as const;
 
-/** The way back of `attemptEventOf`, for a replica that hears it for another one. */
-export function inferenceEventOf(attemptId: string, sequence: bigint, event: Exclude<AttemptEvent, { kind: 'lost' }>): InferenceEvent {
-  const response = (value: GenerateResponse['event']): InferenceEvent => ({
-    attemptId,
-    sequence,
-    event: { $case: 'response', value: { event: value } },
-  });
+/** The way back of `attemptEventOf`, for a replica or a device that hears it for another one. */
+export function generateResponseOf(event: Extract<AttemptEvent, { kind: 'started' | 'delta' | 'finished' }>): GenerateResponse {
   switch (event.kind) {
-    case 'started':
-      return response({ $case: 'started', value: Started.fromPartial({ modelVersionId: event.modelVersionId, sliceId: event.sliceId }) });
-    case 'delta':
-      return response({ $case: 'delta', value: { text: event.text, tokenIds: [...event.tokenIds] } });
-    case 'finished': {
-      const { outputTokens, ttftMs, tokensPerSecond } = event;
-      return response({
-        $case: 'finished',
-        value: Finished.fromPartial({ reason: WIRE_FINISHES[event.reason], outputTokens, ttftMs, tokensPerSecond }),
-      });
+    case 'started': {
+      const { kind, ...told } = event;
+      return { event: { $case: kind, value: Started.fromPartial(told) } };
     }
-    case 'failed':
-      return { attemptId, sequence, event: { $case: 'failure', value: { code: event.code, message: event.message } } };
+    case 'delta': {
+      const { kind, tokenIds, ...told } = event;
+      return { event: { $case: kind, value: { ...told, tokenIds: [...tokenIds] } } };
+    }
+    case 'finished': {
+      const { kind, reason, ...told } = event;
+      return { event: { $case: kind, value: Finished.fromPartial({ ...told, reason: WIRE_FINISHES[reason] }) } };
+    }
   }
+}
+
+export function inferenceEventOf(attemptId: string, sequence: bigint, event: Exclude<AttemptEvent, { kind: 'lost' }>): InferenceEvent {
+  if (event.kind !== 'failed') return { attemptId, sequence, event: { $case: 'response', value: generateResponseOf(event) } };
+  return { attemptId, sequence, event: { $case: 'failure', value: { code: event.code, message: event.message } } };
 }
 
 const ROLES: Record<ChatMessage['role'], Role> = { system: Role.ROLE_SYSTEM, user: Role.ROLE_USER, model: Role.ROLE_MODEL };
@@ -183,7 +187,7 @@ export function toWire(message: Outbound): SessionResponse {
       };
     }
     case 'start-inference': {
-      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task, answeredIds } = message.start;
+      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task, answeredIds, more } = message.start;
       return {
         message: {
           $case: 'startInference',
@@ -199,6 +203,7 @@ export function toWire(message: Outbound): SessionResponse {
               sampling: sampling ? { ...sampling, seed: sampling.seed === undefined ? undefined : BigInt(sampling.seed) } : undefined,
               maxTokens,
               task: task ?? '',
+              ...more,
               ...(answeredIds.length > 0 && { answered: { tokenIds: [...answeredIds] } }),
             },
           },
@@ -212,13 +217,28 @@ export function toWire(message: Outbound): SessionResponse {
   }
 }
 
+/** What of a device's request only another device reads. */
+export const moreOf = ({ output, prompt, priority, caller }: GenerateRequest): NonNullable<InferenceStart['more']> => ({
+  ...(output && { output }),
+  ...(prompt !== undefined && { prompt }),
+  ...(priority !== undefined && { priority }),
+  ...(caller !== undefined && { caller }),
+});
+
 /** The way back of `toWire`, for a replica that starts it for another one. */
 export function inferenceStartOf(wire: StartInference | undefined): InferenceStart {
   if (!wire?.request) throw new DomainError('invalid-argument', 'the attempt carries no request');
   const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, request } = wire;
-  const { temperature, topK, topP, seed } = request.sampling ?? {};
   return {
     ...{ attemptId, inferenceId, remainingMs, modelVersionId, sliceId },
+    ...requestOf(request),
+    answeredIds: request.answered?.tokenIds ?? [],
+  };
+}
+
+export function requestOf(request: GenerateRequest): Pick<InferenceStart, 'messages' | 'sampling' | 'maxTokens' | 'task' | 'more'> {
+  const { temperature, topK, topP, seed } = request.sampling ?? {};
+  return {
     messages: request.messages.map(({ role, parts }) => ({
       role: (Object.keys(ROLES) as ChatMessage['role'][]).find((name) => ROLES[name] === role) ?? 'user',
       text: parts.map(({ content }) => (content?.$case === 'text' ? content.value : '')).join(''),
@@ -226,7 +246,7 @@ export function inferenceStartOf(wire: StartInference | undefined): InferenceSta
     sampling: request.sampling ? { temperature, topK, topP, seed: seed === undefined ? undefined : Number(seed) } : null,
     maxTokens: request.maxTokens,
     task: request.task === '' ? null : request.task,
-    answeredIds: request.answered?.tokenIds ?? [],
+    more: moreOf(request),
   };
 }
 

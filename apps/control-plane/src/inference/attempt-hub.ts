@@ -1,17 +1,26 @@
 import { Injectable } from '@nestjs/common';
 import { Metrics } from '../telemetry.js';
+import type { Logprobs } from '@matfleet/protocol';
 
 /** What a device says about one attempt. */
 export type AttemptEvent =
-  | { readonly kind: 'started'; readonly modelVersionId: string; readonly sliceId: string }
+  | {
+      readonly kind: 'started';
+      readonly modelVersionId: string;
+      readonly modelName: string;
+      readonly sliceId: string;
+      readonly precision: string;
+      readonly promptTokens: number;
+    }
   /** The text that the tokens made certain; the end of an answer may bring text without tokens. */
-  | { readonly kind: 'delta'; readonly text: string; readonly tokenIds: readonly number[] }
+  | { readonly kind: 'delta'; readonly text: string; readonly tokenIds: readonly number[]; readonly logprobs?: Logprobs }
   | {
       readonly kind: 'finished';
       readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';
       readonly outputTokens: number;
       readonly ttftMs: number;
       readonly tokensPerSecond: number;
+      readonly cachedPromptTokens: number;
     }
   /** `code` is a google.rpc.Code. */
   | { readonly kind: 'failed'; readonly code: number; readonly message: string }

@@ -21,9 +21,10 @@ export interface AttemptRun {
   readonly signal: AbortSignal;
   /** Why the slice that answers will not do; null when it will. */
   readonly refuseSlice: (modelVersionId: string, sliceId: string) => string | null;
-  readonly onStarted: (modelVersionId: string, sliceId: string) => void;
   /** All the text so far, with what was begun before. */
   readonly onText: (text: string) => void;
+  /** What the device says and was not refused. */
+  readonly onEvent?: (event: AttemptEvent) => void;
 }
 
 /** google.rpc codes by which a device says "not now". */
@@ -61,7 +62,8 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
         case 'started': {
           const refused = run.refuseSlice(event.modelVersionId, event.sliceId);
           if (refused !== null) return giveUp(refused, true);
-          return run.onStarted(event.modelVersionId, event.sliceId);
+          run.onEvent?.(event);
+          return run.onText(text);
         }
         case 'delta': {
           waitFor(silence.nextTokenMs, 'next token');
@@ -71,12 +73,14 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
           if (text.length > ANSWER_MAX) return giveUp(`the answer of ${device.name} is longer than ${ANSWER_MAX} characters`);
           tokenIds.push(...event.tokenIds);
           if (event.tokenIds.length > 0) begun = { ...begun, text, tokenIds };
+          run.onEvent?.(event);
           return run.onText(text);
         }
         case 'finished':
           if (event.reason === 'cancelled') return fail(`${device.name} cancelled its answer`, true, false);
           if (tokenIds.length > 0 && tokenIds.length !== event.outputTokens)
             return fail(`${device.name} finished ${event.outputTokens} tokens, but ${tokenIds.length} came`, false, false);
+          run.onEvent?.(event);
           return end({ kind: 'answered', text, outputTokens: event.outputTokens, ttftMs: event.ttftMs }, false);
         case 'failed': {
           // What a device wrote and another one does not take must not end the answer: it begins anew.

@@ -29,6 +29,17 @@ export enum Role {
   UNRECOGNIZED = -1,
 }
 
+/** How far a request may go when its own device cannot answer. Unspecified is what the device's operator chose. */
+export enum Privacy {
+  PRIVACY_UNSPECIFIED = 0,
+  /** PRIVACY_DEVICE - It stays on this device. */
+  PRIVACY_DEVICE = 1,
+  /** PRIVACY_SITE - Devices with the same label `site`. */
+  PRIVACY_SITE = 2,
+  PRIVACY_FLEET = 3,
+  UNRECOGNIZED = -1,
+}
+
 /** Unspecified is normal. */
 export enum Priority {
   PRIORITY_UNSPECIFIED = 0,
@@ -104,7 +115,15 @@ export interface GenerateRequest {
     | string
     | undefined;
   /** What the caller has of the answer, from another device: it goes on after that. */
-  answered?: Answered | undefined;
+  answered?:
+    | Answered
+    | undefined;
+  /** Least quality of the slice that answers, 0 to 1, for the task; absent accepts any. */
+  qualityFloor?:
+    | number
+    | undefined;
+  /** Who may see the prompt. */
+  privacy?: Privacy | undefined;
 }
 
 /** The beginning of an answer, in tokens of the model's tokenizer. They count for max_tokens; deltas tell only what is new. */
@@ -204,6 +223,26 @@ export interface Finished {
   tokensPerSecond: number;
   /** Prompt tokens that the engine had computed for an earlier answer. */
   cachedPromptTokens: number;
+  /** Absent when Started tells all. */
+  route?: Route | undefined;
+}
+
+/** The devices that worked on an answer, in order; the last one ended it. */
+export interface Route {
+  hops: Hop[];
+}
+
+/** One device's part of an answer. */
+export interface Hop {
+  deviceId: string;
+  deviceName: string;
+  sliceId: string;
+  /** Tokens of the answer that it wrote. */
+  outputTokens: number;
+  /** Why this device was asked. */
+  reason: string;
+  /** Why it did not end the answer; empty when it did. */
+  error: string;
 }
 
 /** Why a request was refused; travels as `matfleet-refusal-bin` in the trailers. */
@@ -503,6 +542,8 @@ function createBaseGenerateRequest(): GenerateRequest {
     priority: undefined,
     caller: undefined,
     answered: undefined,
+    qualityFloor: undefined,
+    privacy: undefined,
   };
 }
 
@@ -540,6 +581,12 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     }
     if (message.answered !== undefined) {
       Answered.encode(message.answered, writer.uint32(114).fork()).join();
+    }
+    if (message.qualityFloor !== undefined) {
+      writer.uint32(121).double(message.qualityFloor);
+    }
+    if (message.privacy !== undefined) {
+      writer.uint32(128).int32(message.privacy);
     }
     return writer;
   },
@@ -645,6 +692,22 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
             message.answered = Answered.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 121) {
+              break;
+            }
+
+            message.qualityFloor = reader.double();
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.privacy = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -679,6 +742,8 @@ export const GenerateRequest: MessageFns<GenerateRequest> = {
     message.answered = (object.answered !== undefined && object.answered !== null)
       ? Answered.fromPartial(object.answered)
       : undefined;
+    message.qualityFloor = object.qualityFloor ?? undefined;
+    message.privacy = object.privacy ?? undefined;
     return message;
   },
 };
@@ -1561,7 +1626,7 @@ export const TokenLogprob: MessageFns<TokenLogprob> = {
 };
 
 function createBaseFinished(): Finished {
-  return { reason: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0, cachedPromptTokens: 0 };
+  return { reason: 0, outputTokens: 0, ttftMs: 0, tokensPerSecond: 0, cachedPromptTokens: 0, route: undefined };
 }
 
 export const Finished: MessageFns<Finished> = {
@@ -1580,6 +1645,9 @@ export const Finished: MessageFns<Finished> = {
     }
     if (message.cachedPromptTokens !== 0) {
       writer.uint32(40).uint32(message.cachedPromptTokens);
+    }
+    if (message.route !== undefined) {
+      Route.encode(message.route, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -1637,6 +1705,14 @@ export const Finished: MessageFns<Finished> = {
             message.cachedPromptTokens = reader.uint32();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.route = Route.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1659,6 +1735,177 @@ export const Finished: MessageFns<Finished> = {
     message.ttftMs = object.ttftMs ?? 0;
     message.tokensPerSecond = object.tokensPerSecond ?? 0;
     message.cachedPromptTokens = object.cachedPromptTokens ?? 0;
+    message.route = (object.route !== undefined && object.route !== null) ? Route.fromPartial(object.route) : undefined;
+    return message;
+  },
+};
+
+function createBaseRoute(): Route {
+  return { hops: [] };
+}
+
+export const Route: MessageFns<Route> = {
+  encode(message: Route, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.hops) {
+      Hop.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Route {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRoute();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.hops.push(Hop.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Route>): Route {
+    return Route.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Route>): Route {
+    const message = createBaseRoute();
+    message.hops = object.hops?.map((e) => Hop.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseHop(): Hop {
+  return { deviceId: "", deviceName: "", sliceId: "", outputTokens: 0, reason: "", error: "" };
+}
+
+export const Hop: MessageFns<Hop> = {
+  encode(message: Hop, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.deviceId !== "") {
+      writer.uint32(10).string(message.deviceId);
+    }
+    if (message.deviceName !== "") {
+      writer.uint32(18).string(message.deviceName);
+    }
+    if (message.sliceId !== "") {
+      writer.uint32(26).string(message.sliceId);
+    }
+    if (message.outputTokens !== 0) {
+      writer.uint32(32).uint32(message.outputTokens);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    if (message.error !== "") {
+      writer.uint32(50).string(message.error);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Hop {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHop();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.deviceId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.deviceName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.sliceId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.outputTokens = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Hop>): Hop {
+    return Hop.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Hop>): Hop {
+    const message = createBaseHop();
+    message.deviceId = object.deviceId ?? "";
+    message.deviceName = object.deviceName ?? "";
+    message.sliceId = object.sliceId ?? "";
+    message.outputTokens = object.outputTokens ?? 0;
+    message.reason = object.reason ?? "";
+    message.error = object.error ?? "";
     return message;
   },
 };
