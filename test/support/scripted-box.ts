@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { enrol } from '@matfleet/device';
-import { openEngine, type Engine } from '@matfleet/inference';
+import { openEngine, type Engine, type GenerateOptions } from '@matfleet/inference';
 import { Manifest } from '@matfleet/model';
 import { Finished, FinishReason, Phase, Started, type GenerateResponse, type StartInference } from '@matfleet/protocol';
 import { FakeDevice } from '@matfleet/protocol/testing';
@@ -62,6 +62,17 @@ export class ScriptedBox {
     return new ScriptedBox(options, device, await openEngine({ manifest, storeDir: options.package.dir, sliceId, contextTokens: 256 }));
   }
 
+  /** What this device would write after such a prompt. */
+  async textAfter(prompt: string, options: GenerateOptions): Promise<string> {
+    const tokens = this.engine.generate(this.engine.tokenizeText(prompt), { ...options, reuse: 'off' });
+    let text = '';
+    for (;;) {
+      const step = await tokens.next();
+      if (step.done) return text + step.value.tail;
+      text += step.value.text;
+    }
+  }
+
   get sliceId(): string {
     return this.engine.sliceId;
   }
@@ -95,10 +106,15 @@ export class ScriptedBox {
       this.device.send({
         message: { $case: 'inferenceEvent', value: { attemptId, sequence: ++sequence, event: { $case: 'response', value: { event } } } },
       });
-    const text = request!.messages[0]!.parts[0]!.content!.value;
     emit({ $case: 'started', value: Started.fromPartial({ modelVersionId, sliceId }) });
-    const answered = request!.answered?.tokenIds ?? [];
-    const tokens = this.engine.generate(this.engine.tokenize([{ role: 'user', text }]), { answered, reuse: 'off' });
+    const { prompt, messages, maxTokens, answered, output } = request!;
+    const user = messages[0]?.parts[0]?.content?.value ?? '';
+    const promptIds = prompt === undefined ? this.engine.tokenize([{ role: 'user', text: user }]) : this.engine.tokenizeText(prompt);
+    const tokens = this.engine.generate(promptIds, {
+      ...{ answered: answered?.tokenIds ?? [], reuse: 'off' },
+      ...(maxTokens > 0 && { maxTokens }),
+      ...(output?.format?.form?.$case === 'grammar' && { format: { grammar: output.format.form.value } }),
+    });
     for (let told = 0; ; told++) {
       if (mishap && told >= mishap.afterTokens) {
         await tokens.return(undefined as never);

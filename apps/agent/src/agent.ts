@@ -3,8 +3,8 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { deliver, DeviceSession, JournalFile, Pace, Reconciler, RemoteInferences, revert, writeFileDurably, type Slot } from '@matfleet/device';
-import { largestMatrixBytes, mappedBytes, sliceById } from '@matfleet/model';
-import { Phase, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
+import { largestMatrixBytes, mappedBytes, qualityOf, sliceById } from '@matfleet/model';
+import { Phase, Privacy, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, CandidateRejected, engineSpec } from './activation.js';
 import { ChunkStore } from './chunk-store.js';
@@ -13,12 +13,13 @@ import { createEngineHost } from './engine/child-engine-host.js';
 import type { EngineHost, EngineSpec } from './engine/engine-host.js';
 import { prepareSlice } from './engine/prepare-slice.js';
 import { createSupervisor, type Supervisor } from './engine/supervisor.js';
+import { FleetAnswers } from './fleet-answers.js';
 import { isNews, readCondition } from './hardware/condition.js';
 import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
 import { Membership } from './membership.js';
-import { createLocalServing, type LocalAddress, type LocalServing } from './serving/local-serving.js';
+import { createLocalServing, type LocalAddress, type LocalServing, type LocalServingOptions } from './serving/local-serving.js';
 import { ServingError } from './serving/serving-error.js';
 import { AGENT_VERSION } from './version.js';
 
@@ -77,6 +78,7 @@ export class Agent {
       port: config.port,
       ...(config.http && { http: { address: config.http, token: config.httpToken, hosts: config.httpHost, toolPrompt: config.toolPrompt } }),
       queueLimit: config.queueLimit,
+      fallback: this.fallback(config.fallback),
       stopTimeoutMs: 2_000,
       state: () => ({
         deviceId: this.membership?.identity?.deviceId ?? '',
@@ -218,6 +220,22 @@ export class Agent {
   private accept(desired: Desired): void {
     const { generation, sliceId, modelVersionId, reason } = desired;
     if (this.reconciler.accept(desired)) this.log.info({ generation: Number(generation), sliceId, modelVersionId, reason }, 'desired');
+  }
+
+  private fallback(reach: Config['fallback']): NonNullable<LocalServingOptions['fallback']> {
+    return {
+      others: new FleetAnswers(
+        () => this.membership?.fallback,
+        () => this.online,
+      ),
+      furthest: { device: Privacy.PRIVACY_DEVICE, site: Privacy.PRIVACY_SITE, fleet: Privacy.PRIVACY_FLEET }[reach],
+      active: () => {
+        const { spec } = this.supervisor.stats();
+        const manifest = spec && this.store.manifest(spec.modelVersionId);
+        const slice = manifest && sliceById(manifest, spec.sliceId);
+        return slice && { sliceName: slice.name, quality: (task) => qualityOf(slice, task || undefined)?.value };
+      },
+    };
   }
 
   // -- towards what is desired

@@ -91,6 +91,8 @@ const ConfigSchema = z
     acceleratorMemory: bytes.optional(),
     /** Inferences that may wait for the engine. */
     queueLimit: z.coerce.number().int().min(1).max(1_000).default(8),
+    /** How far a request may go that this device cannot answer. */
+    fallback: z.enum(['device', 'site', 'fleet']).default('fleet'),
     memoryLimit: z.enum(['cgroup', 'watchdog']).optional(),
     logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
   })

@@ -18,7 +18,7 @@ import {
   writeFileDurably,
   type Identity,
 } from '@matfleet/device';
-import { ArtifactServiceClient, DeviceServiceClient } from '@matfleet/protocol';
+import { ArtifactServiceClient, DeviceServiceClient, FallbackServiceClient } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 
@@ -45,11 +45,22 @@ export interface MembershipParts {
   wipe(): Promise<void>;
 }
 
+/** Channels beside the session's, made when they are needed. */
+interface Clients {
+  artifacts?: ArtifactServiceClient;
+  fallback?: FallbackServiceClient;
+}
+
+function closeAll({ artifacts, fallback }: Clients): void {
+  artifacts?.close();
+  fallback?.close();
+}
+
 /** This device's place in its fleet: enrols, keeps the certificate fresh, and leaves when it is told to. */
 export class Membership {
   identity: Identity | undefined;
-  private artifactClient: ArtifactServiceClient | undefined;
-  private lastArtifactClient: ArtifactServiceClient | undefined;
+  private clients: Clients = {};
+  private lastClients: Clients = {};
   private deviceTrust: DeviceTrust | undefined;
   private renewal = new AbortController();
 
@@ -89,7 +100,13 @@ export class Membership {
   /** With the present certificate; undefined before there is one. */
   get artifacts(): ArtifactServiceClient | undefined {
     if (!this.identity) return undefined;
-    return (this.artifactClient ??= new ArtifactServiceClient(targetOf(this.parts.joinUrl), this.credentials(), channelOptions));
+    return (this.clients.artifacts ??= new ArtifactServiceClient(targetOf(this.parts.joinUrl), this.credentials(), channelOptions));
+  }
+
+  /** The same for answers of other devices. */
+  get fallback(): FallbackServiceClient | undefined {
+    if (!this.identity) return undefined;
+    return (this.clients.fallback ??= new FallbackServiceClient(targetOf(this.parts.joinUrl), this.credentials(), channelOptions));
   }
 
   /** The manifest of a version that the fleet's signed metadata lists. */
@@ -130,8 +147,8 @@ export class Membership {
 
   close(): void {
     this.renewal.abort();
-    this.artifactClient?.close();
-    this.lastArtifactClient?.close();
+    closeAll(this.clients);
+    closeAll(this.lastClients);
   }
 
   private get directory(): string {
@@ -191,11 +208,11 @@ export class Membership {
     }
   }
 
-  /** Downloads that are under way end on the old client: it closes at the next replacement. */
+  /** Downloads and answers that are under way end on the old clients: they close at the next replacement. */
   private replaceClients(): void {
-    this.lastArtifactClient?.close();
-    this.lastArtifactClient = this.artifactClient;
-    this.artifactClient = undefined;
+    closeAll(this.lastClients);
+    this.lastClients = this.clients;
+    this.clients = {};
     this.parts.renewed();
   }
 

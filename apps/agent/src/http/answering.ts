@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import type { Delta, Finished, GenerateRequest, Started } from '@matfleet/protocol';
-import type { Answerer } from '../serving/answer.js';
+import type { Answering } from '../serving/answer.js';
 import { ServingError } from '../serving/serving-error.js';
 
 /** What becomes of an answer's events; a promise holds the engine back. */
@@ -12,7 +12,7 @@ export interface AnswerSink {
 
 /** Answers within `remainingMs`; rejects with ServingError. */
 export async function answerInto(
-  answerer: Answerer,
+  answering: Answering,
   request: GenerateRequest,
   sink: AnswerSink,
   gone: AbortSignal,
@@ -24,7 +24,7 @@ export async function answerInto(
   if (gone.aborted) abort();
   else gone.addEventListener('abort', abort, { once: true });
   try {
-    await answerer.answer(
+    await answering.answer(
       request,
       ({ event }) => {
         switch (event?.$case) {

@@ -1,5 +1,5 @@
 import type { Supervisor } from '../engine/supervisor.js';
-import type { Answerer } from '../serving/answer.js';
+import type { Answering } from '../serving/answer.js';
 import type { Exchange } from './exchange.js';
 import type { ToolPrompt } from './tools.js';
 import type { HttpError } from './http-error.js';
@@ -7,7 +7,7 @@ import type { HttpError } from './http-error.js';
 /** What the routes answer with. */
 export interface Serving {
   readonly supervisor: Supervisor;
-  readonly answerer: Answerer;
+  readonly answering: Answering;
   readonly toolPrompt: ToolPrompt;
 }
 

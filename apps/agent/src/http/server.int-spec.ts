@@ -15,7 +15,7 @@ const answerer = new Answerer({
 const create = (over: Partial<HttpOptions> = {}): LocalHttp =>
   createLocalHttp(
     { address: { host: '127.0.0.1', port: 0 }, hosts: [], clientStallMs: 1_000, ...over },
-    { supervisor, answerer, toolPrompt: 'describe' },
+    { supervisor, answering: answerer, toolPrompt: 'describe' },
   );
 
 let http: LocalHttp;

@@ -35,7 +35,12 @@ export interface Terms {
   readonly remainingMs?: number;
 }
 
-type Emit = (event: GenerateResponse) => void | Promise<void>;
+export type Emit = (event: GenerateResponse) => void | Promise<void>;
+
+/** Gives answers: emits `started`, deltas and `finished`, or rejects with ServingError. */
+export interface Answering {
+  answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, terms?: Terms): Promise<void>;
+}
 
 const REASONS: Record<EngineFinished['reason'], FinishReason> = {
   stop: FinishReason.FINISH_REASON_STOP,
@@ -45,7 +50,7 @@ const REASONS: Record<EngineFinished['reason'], FinishReason> = {
 };
 
 /** Answers requests one after the other with the current engine, wherever they came from. */
-export class Answerer {
+export class Answerer implements Answering {
   readonly #queue: TurnQueue;
   readonly runningAnswers = new RunningAnswers();
   /** Moving averages. */

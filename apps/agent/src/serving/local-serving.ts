@@ -18,7 +18,8 @@ import type { Supervisor } from '../engine/supervisor.js';
 import { createLocalHttp, type HttpOptions } from '../http/server.js';
 import type { ToolPrompt } from '../http/tools.js';
 import type { LatencyRecorder } from '../latency/latency-recorder.js';
-import { Answerer } from './answer.js';
+import { Answerer, type Answering } from './answer.js';
+import { FallbackAnswerer, type FallbackOptions } from './fallback.js';
 import { provenance, provenanceHeaders } from './provenance.js';
 import { addReflection } from './reflection.js';
 import { ServingError } from './serving-error.js';
@@ -58,6 +59,8 @@ export interface LocalServingOptions {
   readonly supervisor: Supervisor;
   readonly latency: LatencyRecorder;
   readonly state: () => AgentState;
+  /** Who answers what this device cannot; nobody when absent. */
+  readonly fallback?: Pick<FallbackOptions, 'others' | 'furthest' | 'active'>;
   readonly socketPath: string;
   /** Who may open the socket: 0o600 the agent's user, 0o660 its group too. */
   readonly socketMode?: 0o600 | 0o660;
@@ -87,6 +90,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
     engineWaitMs: options.engineWaitMs ?? 5_000,
     maxAnswerMs: options.maxAnswerMs ?? 600_000,
   });
+  const answering: Answering = options.fallback ? new FallbackAnswerer({ local: answerer, device: options.state, ...options.fallback }) : answerer;
   const health = new HealthImplementation({ '': 'SERVING', [SERVICE_NAME]: 'NOT_SERVING' });
   supervisor.onChange(({ ready }) => health.setStatus(SERVICE_NAME, ready ? 'SERVING' : 'NOT_SERVING'));
   const server = new Server({ 'grpc.max_receive_message_length': MAX_REQUEST_BYTES });
@@ -109,7 +113,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
     getStatus: (_call: unknown, callback: (error: ServiceError | null, response?: GetStatusResponse) => void) => callback(null, getStatus()),
   });
 
-  const http = options.http && createLocalHttp({ ...options.http, clientStallMs }, { supervisor, answerer, toolPrompt: options.http.toolPrompt });
+  const http = options.http && createLocalHttp({ ...options.http, clientStallMs }, { supervisor, answering, toolPrompt: options.http.toolPrompt });
 
   async function serve(call: ServerWritableStream<GenerateRequest, GenerateResponse>): Promise<void> {
     const abort = new AbortController();
@@ -123,7 +127,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       return write(call, response, abort.signal);
     };
     try {
-      await answerer.answer(call.request, emit, abort.signal, { remainingMs: remainingMsOf(call) });
+      await answering.answer(call.request, emit, abort.signal, { remainingMs: remainingMsOf(call) });
       call.end(told.started && trailers(told.started, told.finished));
     } catch (error) {
       if (call.cancelled) return;

@@ -14,21 +14,28 @@ export interface Provenance {
   readonly ttft_ms?: number;
   readonly inter_token_ms?: number;
   readonly cached_prompt_tokens?: number;
+  /** Devices that worked on it, and why the last one was asked. */
+  readonly hops?: number;
+  readonly why?: string;
 }
 
 export function provenance(started: Started, finished?: Finished): Provenance {
+  const hops = finished?.route?.hops ?? [];
+  const last = hops.at(-1);
   return {
-    device: started.deviceName ?? '',
-    device_id: started.deviceId,
+    device: last?.deviceName ?? started.deviceName ?? '',
+    device_id: last?.deviceId ?? started.deviceId,
     model: started.modelName,
     model_version: started.modelVersionId,
-    slice: started.sliceId,
+    slice: last?.sliceId ?? started.sliceId,
     precision: started.precision ?? '',
     queue_ms: milliseconds(started.queueMs),
     ...(finished && {
       ttft_ms: milliseconds(finished.ttftMs),
       inter_token_ms: milliseconds(finished.tokensPerSecond > 0 ? 1_000 / finished.tokensPerSecond : 0),
       cached_prompt_tokens: finished.cachedPromptTokens,
+      hops: Math.max(1, hops.length),
+      why: last?.reason ?? 'its own device',
     }),
   };
 }

@@ -1,5 +1,4 @@
 import { Injectable } from '@nestjs/common';
-import type { GenerateRequest } from '@matfleet/protocol';
 import type { DomainError } from '../errors.js';
 
 /** What a device should run. */
@@ -38,8 +37,8 @@ export interface InferenceStart {
   readonly task: string | null;
   /** Tokens that another device wrote: the answer goes on after them. */
   readonly answeredIds: readonly number[];
-  /** Of another device's request: what only the device that answers reads. */
-  readonly more?: Pick<GenerateRequest, 'output' | 'prompt' | 'priority' | 'caller'>;
+  /** Of another device's request: what only the device that answers reads, as it came. */
+  readonly more?: object;
 }
 
 export type Outbound =

@@ -14,6 +14,7 @@ import {
   type Heartbeat,
   type Histogram as WireHistogram,
   type InferenceEvent,
+  type Logprobs,
   type Observed as WireObserved,
   type Report,
   type SessionResponse,
@@ -158,8 +159,8 @@ export function generateResponseOf(event: Extract<AttemptEvent, { kind: 'started
       return { event: { $case: kind, value: Started.fromPartial(told) } };
     }
     case 'delta': {
-      const { kind, tokenIds, ...told } = event;
-      return { event: { $case: kind, value: { ...told, tokenIds: [...tokenIds] } } };
+      const { kind, text, tokenIds, logprobs } = event;
+      return { event: { $case: kind, value: { text, tokenIds: [...tokenIds], ...(logprobs && { logprobs: logprobs as Logprobs }) } } };
     }
     case 'finished': {
       const { kind, reason, ...told } = event;
@@ -218,7 +219,7 @@ export function toWire(message: Outbound): SessionResponse {
 }
 
 /** What of a device's request only another device reads. */
-export const moreOf = ({ output, prompt, priority, caller }: GenerateRequest): NonNullable<InferenceStart['more']> => ({
+const moreOf = ({ output, prompt, priority, caller }: GenerateRequest): Partial<GenerateRequest> => ({
   ...(output && { output }),
   ...(prompt !== undefined && { prompt }),
   ...(priority !== undefined && { priority }),

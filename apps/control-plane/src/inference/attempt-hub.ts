@@ -1,6 +1,5 @@
 import { Injectable } from '@nestjs/common';
 import { Metrics } from '../telemetry.js';
-import type { Logprobs } from '@matfleet/protocol';
 
 /** What a device says about one attempt. */
 export type AttemptEvent =
@@ -13,7 +12,13 @@ export type AttemptEvent =
       readonly promptTokens: number;
     }
   /** The text that the tokens made certain; the end of an answer may bring text without tokens. */
-  | { readonly kind: 'delta'; readonly text: string; readonly tokenIds: readonly number[]; readonly logprobs?: Logprobs }
+  | {
+      readonly kind: 'delta';
+      readonly text: string;
+      readonly tokenIds: readonly number[];
+      /** As the device told them; only passed on. */
+      readonly logprobs?: object;
+    }
   | {
       readonly kind: 'finished';
       readonly reason: 'stop' | 'max-tokens' | 'context-full' | 'cancelled';

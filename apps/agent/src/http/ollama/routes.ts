@@ -5,7 +5,7 @@ import { provenance, provenanceHeaders } from '../../serving/provenance.js';
 import { activeModel, assertIsActive, type ActiveModel } from '../active-model.js';
 import { answerInto, type AnswerSink } from '../answering.js';
 import { remainingMs } from '../caller-deadline.js';
-import { priorityOf } from '../caller-priority.js';
+import { wishesOf } from '../caller-wishes.js';
 import type { Exchange } from '../exchange.js';
 import { badRequest, HttpError, toHttpError } from '../http-error.js';
 import { parse } from '../parse.js';
@@ -76,7 +76,7 @@ async function answer(
 ): Promise<void> {
   const arrivedAt = performance.now();
   const deadlineMs = remainingMs((name) => exchange.header(name));
-  const priority = priorityOf(exchange.header('x-matfleet-priority'));
+  const wishes = wishesOf((name) => exchange.header(name));
   const { model, generate, stream, numCtx, mayCall } = toRequest(await exchange.json(), serving.toolPrompt);
   const active = activeModel(serving.supervisor);
   assertIsActive(model, active);
@@ -86,7 +86,7 @@ async function answer(
   if (!generate) return exchange.send(200, { ...head(), ...field(''), done: true, done_reason: 'load' });
   const sink = (stream ? streamed : whole)(exchange, field, head, arrivedAt, mayCall);
   try {
-    await answerInto(serving.answerer, { ...generate, ...priority }, sink, exchange.gone, deadlineMs);
+    await answerInto(serving.answering, { ...generate, ...wishes }, sink, exchange.gone, deadlineMs);
   } catch (error) {
     if (!exchange.started) throw error;
     await exchange.write(line(errorBody(toHttpError(error))));

@@ -4,7 +4,7 @@ import { provenance, provenanceHeaders } from '../../serving/provenance.js';
 import { activeModel, assertIsActive } from '../active-model.js';
 import { answerInto, type AnswerSink } from '../answering.js';
 import { remainingMs } from '../caller-deadline.js';
-import { priorityOf } from '../caller-priority.js';
+import { wishesOf } from '../caller-wishes.js';
 import type { Exchange } from '../exchange.js';
 import { HttpError, toHttpError } from '../http-error.js';
 import type { Route, Serving } from '../routes.js';
@@ -91,14 +91,14 @@ async function answer(
   toRequest: (body: unknown, toolPrompt: ToolPrompt) => OpenAiRequest,
 ): Promise<void> {
   const deadlineMs = remainingMs((name) => exchange.header(name));
-  const priority = priorityOf(exchange.header('x-matfleet-priority'));
+  const wishes = wishesOf((name) => exchange.header(name));
   const request = toRequest(await exchange.json(), serving.toolPrompt);
   assertIsActive(request.model, activeModel(serving.supervisor));
   const head = { id: `${form.idPrefix}${randomUUID()}`, created: Math.floor(Date.now() / 1_000), model: request.model };
   const sink = request.stream ? streamed(exchange, form, head, request) : whole(exchange, form, head, request);
-  const generate: GenerateRequest = { ...request.generate, requestId: head.id, ...priority };
+  const generate: GenerateRequest = { ...request.generate, requestId: head.id, ...wishes };
   try {
-    await answerInto(serving.answerer, generate, sink, exchange.gone, deadlineMs);
+    await answerInto(serving.answering, generate, sink, exchange.gone, deadlineMs);
   } catch (error) {
     if (!exchange.started) throw error;
     await exchange.write(event(errorBody(toHttpError(error))));

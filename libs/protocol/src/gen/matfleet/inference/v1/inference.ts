@@ -260,6 +260,8 @@ export enum Refusal_Code {
   CODE_ENGINE_RESTARTING = 4,
   /** CODE_DEADLINE - The deadline would pass before the first token; the message tells the estimate. */
   CODE_DEADLINE = 5,
+  /** CODE_QUALITY - No device that may be asked has a slice of the wanted quality. */
+  CODE_QUALITY = 6,
   UNRECOGNIZED = -1,
 }
 
