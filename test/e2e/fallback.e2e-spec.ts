@@ -60,16 +60,14 @@ describe('a local application whose device cannot answer', () => {
 
   function ask(agent: AgentProcess, request: Partial<GenerateRequest>, onCut: () => void = () => {}): Promise<Told> {
     return new Promise((resolve) => {
-      const call = clients
-        .get(agent)!
-        .generate(
-          GenerateRequest.fromPartial({
-            prompt: PROMPT,
-            maxTokens: TOKENS,
-            output: { format: { form: { $case: 'grammar', value: ENDLESS } } },
-            ...request,
-          }),
-        );
+      const call = clients.get(agent)!.generate(
+        GenerateRequest.fromPartial({
+          prompt: PROMPT,
+          maxTokens: TOKENS,
+          output: { format: { form: { $case: 'grammar', value: ENDLESS } } },
+          ...request,
+        }),
+      );
       let text = '';
       let [finished, trailers]: [Finished | undefined, Metadata | undefined] = [undefined, undefined];
       let cut = false;
