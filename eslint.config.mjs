@@ -4,6 +4,7 @@ import tseslint from 'typescript-eslint';
 
 const banned = (...names) => names;
 const onlyDevice = 'scope:device';
+const tracing = 'scope:tracing';
 
 export default tseslint.config(
   { ignores: ['**/dist/**', '**/node_modules/**', '**/src/gen/**', '**/src/generated/**', '.nx/**', '.data/**', 'tools/**/*.py'] },
@@ -55,6 +56,11 @@ export default tseslint.config(
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
+              sourceTag: tracing,
+              onlyDependOnLibsWithTags: [tracing],
+              bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
+            },
+            {
               sourceTag: 'scope:simulator',
               onlyDependOnLibsWithTags: ['scope:simulator', onlyDevice, 'scope:history', 'scope:model', 'scope:protocol'],
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
@@ -66,17 +72,25 @@ export default tseslint.config(
             },
             {
               sourceTag: onlyDevice,
-              onlyDependOnLibsWithTags: [onlyDevice, 'scope:model', 'scope:protocol', 'scope:trust'],
+              onlyDependOnLibsWithTags: [onlyDevice, 'scope:model', 'scope:protocol', 'scope:trust', tracing],
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
               sourceTag: 'scope:agent',
-              onlyDependOnLibsWithTags: ['scope:agent', onlyDevice, 'scope:model', 'scope:protocol', 'scope:inference'],
+              onlyDependOnLibsWithTags: ['scope:agent', onlyDevice, 'scope:model', 'scope:protocol', 'scope:inference', tracing],
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
               sourceTag: 'scope:control-plane',
-              onlyDependOnLibsWithTags: ['scope:control-plane', 'scope:filter', 'scope:history', 'scope:model', 'scope:protocol', 'scope:trust'],
+              onlyDependOnLibsWithTags: [
+                'scope:control-plane',
+                'scope:filter',
+                'scope:history',
+                'scope:model',
+                'scope:protocol',
+                'scope:trust',
+                tracing,
+              ],
               bannedExternalImports: banned('onnxruntime-*'),
             },
             {
@@ -105,6 +119,16 @@ export default tseslint.config(
     },
   },
   only('onnxruntime-node', ['libs/inference/src/**/*.ts'], ['libs/inference/src/onnx.ts'], 'onnxruntime enters in libs/inference/src/onnx.ts alone'),
+  {
+    files: ['apps/**/*.ts', 'libs/**/*.ts'],
+    ignores: ['libs/tracing/**', '**/*.int-spec.ts'],
+    rules: {
+      'no-restricted-syntax': [
+        'error',
+        { selector: 'ImportDeclaration[source.value=/^@opentelemetry/]', message: 'OpenTelemetry enters in libs/tracing alone' },
+      ],
+    },
+  },
   // Specs may use test/support, which belongs to no project.
   { files: ['**/*.int-spec.ts'], rules: { '@nx/enforce-module-boundaries': 'off' } },
   only(

@@ -22,7 +22,7 @@ export default {
     '^(\\.{1,2}/.*)\\.js$': '$1',
     '^@matfleet/protocol/testing$': '<rootDir>/libs/protocol/src/testing/index.ts',
     '^@matfleet/trust/testing$': '<rootDir>/libs/trust/src/testing.ts',
-    '^@matfleet/(model|protocol|inference|device|filter|history|trust|harness)$': '<rootDir>/libs/$1/src/index.ts',
+    '^@matfleet/(model|protocol|inference|device|filter|history|trust|tracing|harness)$': '<rootDir>/libs/$1/src/index.ts',
   },
   transform: { '^.+\\.ts$': ['@swc/jest', swc] },
   testTimeout: 60_000,

@@ -29,6 +29,7 @@ WORKDIR /opt/matfleet
 COPY --from=dependencies /src ./
 COPY --from=build /src/libs/model/dist libs/model/dist
 COPY --from=build /src/libs/protocol/dist libs/protocol/dist
+COPY --from=build /src/libs/tracing/dist libs/tracing/dist
 COPY --from=build /src/libs/trust/dist libs/trust/dist
 COPY --from=build /src/libs/protocol/proto libs/protocol/proto
 COPY --from=build /src/libs/inference/dist libs/inference/dist

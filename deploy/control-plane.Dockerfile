@@ -29,6 +29,7 @@ COPY --from=build /src/libs/filter/dist libs/filter/dist
 COPY --from=build /src/libs/history/dist libs/history/dist
 COPY --from=build /src/libs/model/dist libs/model/dist
 COPY --from=build /src/libs/protocol/dist libs/protocol/dist
+COPY --from=build /src/libs/tracing/dist libs/tracing/dist
 COPY --from=build /src/libs/trust/dist libs/trust/dist
 COPY --from=build /src/apps/control-plane/dist apps/control-plane/dist
 COPY --from=build /src/apps/console/dist apps/console/dist

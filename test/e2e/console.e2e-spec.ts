@@ -89,6 +89,19 @@ ifChromium('the console in a browser', () => {
     await candidates.first().waitFor({ state: 'detached' });
   }, 60_000);
 
+  it('shows what happened to a device, and what happens while one looks', async () => {
+    await page.getByRole('button', { name: 'Why this slice on kiosk' }).click();
+    await page.getByRole('tab', { name: 'Timeline' }).click();
+    const timeline = page.getByRole('region', { name: 'Timeline' });
+    const device = await fleet.api.device('kiosk');
+    await timeline.locator('[data-kind="assigned"]').filter({ hasText: device.desired!.reason }).first().waitFor();
+    expect(await timeline.locator('li').last().textContent()).toContain('device.enrolled');
+    await fleet.api.request('POST', `/api/v1/devices/${device.id}/keys`, { publicKeyHash: 'ab'.repeat(32) });
+    await timeline.locator('[data-kind="change"]').filter({ hasText: 'device.key-offered' }).waitFor();
+    await page.keyboard.press('Escape');
+    await timeline.waitFor({ state: 'detached' });
+  }, 60_000);
+
   it('sends an inference that only the largest device may answer, and names it with its slice', async () => {
     const server = await fleet.api.device('server');
     const { slices } = (await fleet.api.models()).find(({ id }) => id === fleet.model.versionId)!;

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { deviceKey, publicKeyHashOf } from '@matfleet/device';
+import { startTracing } from '@matfleet/tracing';
 import { Command } from 'commander';
 import { pino } from 'pino';
 import { Agent } from './agent.js';
@@ -65,6 +66,14 @@ if (flags.showKey) {
 }
 
 const log = pino({ level: config.logLevel, base: { device: config.name } });
+const tracing = await startTracing({
+  service: 'matfleet-agent',
+  attributes: { 'service.instance.id': config.name },
+  onProblem: (message) => log.warn({ reason: message }, 'spans are not delivered'),
+}).catch((error: Error) => {
+  console.error(error.message);
+  process.exit(2);
+});
 const agent = new Agent(config, log);
 
 let stopping = false;
@@ -73,7 +82,10 @@ const stop = (signal: NodeJS.Signals): void => {
   stopping = true;
   log.info({ signal }, 'stopping');
   setTimeout(() => process.exit(1), 5_000).unref();
-  void agent.stop().then(() => process.exit(0));
+  void agent
+    .stop()
+    .then(() => tracing?.close())
+    .then(() => process.exit(0));
 };
 process.on('SIGTERM', stop);
 process.on('SIGINT', stop);

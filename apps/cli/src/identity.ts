@@ -6,6 +6,7 @@ import { Failure, UsageFailure } from './failure.js';
 import { findDevice } from './fleet.js';
 import { JoinToken } from './fleet-views.js';
 import { table } from './output.js';
+import { registerTimelineCommand } from './timeline.js';
 
 const Enrolment = z.looseObject({ id: z.string(), name: z.string(), state: z.string(), publicKeyHash: z.string(), createdAt: z.string() });
 type Enrolment = z.infer<typeof Enrolment>;
@@ -32,9 +33,10 @@ const TokenRow = z.looseObject({
 /** Who may become a device, and who may stay one. */
 export const registerIdentityCommands: Register = (program, context) => {
   registerJoinTokens(program, context);
-  const device = program.command('device').description('accept devices, refuse them, let them go');
+  const device = program.command('device').description('accept devices, refuse them, let them go, and see what happened to them');
   registerEnrolments(device, context);
   registerStanding(device, context);
+  registerTimelineCommand(device, context);
 };
 
 const registerJoinTokens: Register = (program, { output, signal }) => {

@@ -5,6 +5,8 @@ export interface Output {
   result<T>(document: T, human: (document: T) => string): void;
   /** The same for a document too long for one string: pieces of its JSON, or of the text for people. */
   resultInPieces(json: () => Iterable<string>, human: () => Iterable<string>): void;
+  /** One of a row of results that has no end: a line of JSON each with --json. */
+  item<T>(document: T, human: (document: T) => string): void;
   /** Text as it is made, such as a streamed answer; nothing with --json. */
   stream(text: string): void;
   /** A remark beside the result. */
@@ -27,6 +29,9 @@ export function createOutput(json: boolean, stdout: NodeJS.WritableStream, stder
       once();
       for (const piece of json ? pieces() : human()) stdout.write(piece);
       stdout.write('\n');
+    },
+    item(document, human) {
+      stdout.write(json ? `${JSON.stringify(document)}\n` : `${human(document)}\n`);
     },
     stream(text) {
       if (!json) stdout.write(text);

@@ -119,6 +119,23 @@ export interface Assignment {
   readonly createdAt: string;
 }
 
+/** Something that happened to a device. */
+export interface TimelineEntry {
+  /** Grows with time. */
+  readonly id: number;
+  readonly at: string;
+  readonly kind: string;
+  /** In plain words. */
+  readonly summary: string;
+}
+
+export interface TimelinePage {
+  /** Newest first. */
+  readonly entries: readonly TimelineEntry[];
+  /** `before` of the next page; null at the end. */
+  readonly next: number | null;
+}
+
 export type TargetState = 'pending' | 'pushed' | 'succeeded' | 'failed';
 
 export interface UpdateTarget {

@@ -1,6 +1,6 @@
 /** The one door to the control plane over HTTP. The session is an httpOnly cookie, so nothing secret is kept here. */
-import type { Assignment, Device, Inference, InferenceRequest, JoinToken, ModelVersion, Update } from './api-types.js';
-import { devicesQuery, inferenceQuery, updatesQuery } from './documents.js';
+import type { Assignment, Device, Inference, InferenceRequest, JoinToken, ModelVersion, TimelinePage, Update } from './api-types.js';
+import { devicesQuery, inferenceQuery, timelineQuery, updatesQuery } from './documents.js';
 
 const timeoutMs = 15_000;
 
@@ -26,6 +26,10 @@ export const checkSession = async (): Promise<void> => void (await graphql('quer
 export const listDevices = async (): Promise<readonly Device[]> => (await graphql<{ devices: readonly Device[] }>(devicesQuery)).devices;
 export const listUpdates = async (): Promise<readonly Update[]> => (await graphql<{ updates: readonly Update[] }>(updatesQuery)).updates;
 export const getInference = async (id: string): Promise<Inference> => (await graphql<{ inference: Inference }>(inferenceQuery, { id })).inference;
+
+/** Newest first; with `before` the page that ends there. */
+export const readTimeline = async (id: string, before: number | null = null): Promise<TimelinePage> =>
+  (await graphql<{ deviceTimeline: TimelinePage }>(timelineQuery, { id, before })).deviceTimeline;
 
 /** Published and not, newest first, each with its slices. */
 export async function listModels(): Promise<readonly ModelVersion[]> {

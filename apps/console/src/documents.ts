@@ -26,6 +26,10 @@ const inference = `
 export const devicesQuery = `query { devices { ${device} } }`;
 export const deviceChanged = `subscription { deviceChanged { ${device} } }`;
 
+const timelineEntry = `id at kind summary`;
+export const timelineQuery = `query ($id: ID!, $before: Float) { deviceTimeline(deviceId: $id, before: $before, limit: 50) { entries { ${timelineEntry} } next } }`;
+export const timelineGrew = `subscription ($id: ID!) { deviceTimelineGrew(deviceId: $id) { ${timelineEntry} } }`;
+
 export const updatesQuery = `query { updates { ${update} } }`;
 export const updateChanged = `subscription { updateChanged { ${update} } }`;
 

@@ -16,6 +16,7 @@ import { QueueModule } from './queue/queue.module.js';
 import { ReplicasModule } from './replicas/replicas.module.js';
 import { RolloutModule } from './rollout/rollout.module.js';
 import { TelemetryModule } from './telemetry.module.js';
+import { TimelineModule } from './timeline/timeline.module.js';
 import { TrustModule } from './trust/trust.module.js';
 
 @Module({})
@@ -30,6 +31,7 @@ export class AppModule {
         EventsModule,
         TelemetryModule,
         ReplicasModule,
+        TimelineModule,
         QueueModule.forRoot({ databaseUrl, redisUrl: config.redisUrl }),
         GraphqlModule,
         AccessModule,

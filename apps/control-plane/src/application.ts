@@ -14,6 +14,7 @@ import { AppModule } from './app.module.js';
 import type { Config } from './config.js';
 import { ErrorFilter } from './errors.js';
 import { Metrics } from './telemetry.js';
+import { traceRequests } from './trace-requests.js';
 
 const JSON_BYTES_MAX = 1 << 20;
 /** Of apps/console, seen from src/ and from dist/ alike. */
@@ -37,6 +38,7 @@ export async function createApplication(config: Config, databaseUrl: string, log
   const fastify = app.getHttpAdapter().getInstance();
 
   await app.register(fastifyCookie);
+  traceRequests(fastify);
   installGate(fastify, {
     keys: app.get(ApiKeyService, { strict: false }),
     sessions: app.get(SessionService, { strict: false }),

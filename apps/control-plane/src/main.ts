@@ -1,5 +1,7 @@
 import 'reflect-metadata';
+import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, rename, writeFile } from 'node:fs/promises';
+import { startTracing, type Tracing } from '@matfleet/tracing';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { ApiKeyService } from './access/api-key.service.js';
 import { createApplication } from './application.js';
@@ -30,6 +32,7 @@ const log = (message: string): void => pino.info({ context: 'main' }, message);
 
 let app: NestFastifyApplication | undefined;
 let postgres: EmbeddedPostgres | undefined;
+let tracing: Tracing | undefined;
 let stopping: Promise<never> | undefined;
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
@@ -51,6 +54,11 @@ try {
 
 async function start(): Promise<void> {
   const startedMs = performance.now();
+  tracing = await startTracing({
+    service: 'matfleet-control-plane',
+    attributes: { 'service.instance.id': randomUUID() },
+    onProblem: (message) => pino.warn({ context: 'tracing' }, message),
+  });
   await mkdir(config.dataDir, { recursive: true, mode: 0o711 });
   const databaseUrl = config.databaseUrl ?? (await openEmbedded());
   const applied = await migrate(databaseUrl);
@@ -109,7 +117,7 @@ function stop(exitCode: number, reason: string): Promise<never> {
         pino.error(`not drained within ${DRAIN_TIMEOUT_MS} ms`);
         exitCode ||= 1;
       }
-      await postgres?.stop();
+      await Promise.all([tracing?.close(), postgres?.stop()]);
     } catch (error) {
       pino.error({ err: error }, 'stopping failed');
       exitCode ||= 1;

@@ -99,6 +99,12 @@ export class Metrics {
     help: 'Bytes of chunks taken from publishers.',
     registers: [this.registry],
   });
+  readonly timelineEntries = new Counter({
+    name: 'matfleet_timeline_entries_total',
+    help: 'Entries of device timelines, by outcome: written, lost (the database refused them), dropped (too many waited).',
+    labelNames: ['outcome'] as const,
+    registers: [this.registry],
+  });
   readonly refusedSessions = new Counter({
     name: 'matfleet_sessions_refused_total',
     help: 'Connections and sessions that were not taken, by reason.',

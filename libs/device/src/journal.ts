@@ -8,6 +8,8 @@ export const Slot = z.object({
   modelName: z.string(),
   sliceId: z.string(),
   contextTokens: z.number().int().nonnegative(),
+  /** W3C; of whoever sent the document. */
+  traceParent: z.string().max(100).optional(),
 });
 export type Slot = z.infer<typeof Slot>;
 

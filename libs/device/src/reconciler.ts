@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Phase, type Desired, type Observed, type Report } from '@matfleet/protocol';
+import { traced, traceParent } from '@matfleet/tracing';
 import { abandon, adopt, clear, fail, storeDesired, type Failure, type Journal, type Slot } from './journal.js';
 import { reconcile, type Step, type StoreView } from './reconcile.js';
 
@@ -51,6 +52,7 @@ export class Reconciler {
       modelName: desired.modelName,
       sliceId: desired.sliceId,
       contextTokens: desired.contextTokens,
+      ...(desired.traceParent && { traceParent: desired.traceParent }),
     };
     const before = this.parts.journal.current;
     if (this.parts.journal.update((state) => storeDesired(state, slot)) === before) return false;
@@ -78,8 +80,15 @@ export class Reconciler {
       fetchedBytes: 0n,
       totalBytes: 0n,
       error: '',
+      // Also without spans of its own a device says to which trace its answer belongs.
+      traceParent: traceParent() ?? this.traceOf(generation),
       ...detail,
     });
+  }
+
+  private traceOf(generation: number): string | undefined {
+    const { desired } = this.parts.journal.current;
+    return desired?.generation === generation ? desired.traceParent : undefined;
   }
 
   /** After a start: what the last process may not have got across. */
@@ -120,8 +129,14 @@ export class Reconciler {
     }
   }
 
-  /** True when another step may follow at once. */
-  private async perform(step: Exclude<Step, { kind: 'none' | 'wait' }>, signal: AbortSignal): Promise<boolean> {
+  /** True when another step may follow at once. Each step is a span of the trace that the document belongs to. */
+  private perform(step: Exclude<Step, { kind: 'none' | 'wait' }>, signal: AbortSignal): Promise<boolean> {
+    const { generation, sliceId, traceParent: parent } = step.slot;
+    const attributes = { 'matfleet.generation': generation, 'matfleet.slice': sliceId };
+    return traced(step.kind, { kind: 'consumer', parent, attributes }, () => this.performed(step, signal));
+  }
+
+  private async performed(step: Exclude<Step, { kind: 'none' | 'wait' }>, signal: AbortSignal): Promise<boolean> {
     const { parts } = this;
     const { slot } = step;
     switch (step.kind) {

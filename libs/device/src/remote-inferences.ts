@@ -1,5 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import type { GenerateRequest, GenerateResponse, InferenceEvent, StartInference } from '@matfleet/protocol';
+import { traced } from '@matfleet/tracing';
 
 const REMEMBERED = 256;
 
@@ -37,7 +38,9 @@ export class RemoteInferences {
     if (this.seen.size > REMEMBERED) this.seen.delete(this.seen.values().next().value!);
     const abort = new AbortController();
     this.running.set(attemptId, abort);
-    void this.run(start, abort).finally(() => this.running.delete(attemptId));
+    const attributes = { 'matfleet.attempt.id': attemptId, 'matfleet.slice': start.sliceId };
+    const run = traced('run inference', { kind: 'consumer', parent: start.traceParent, attributes }, () => this.run(start, abort));
+    void run.finally(() => this.running.delete(attemptId));
   }
 
   cancel(attemptId: string): void {

@@ -17,6 +17,7 @@ export async function answerInto(
   sink: AnswerSink,
   gone: AbortSignal,
   remainingMs: number | undefined,
+  traceParent?: string,
 ): Promise<void> {
   const deadline = new AbortController();
   const abort = (): void => deadline.abort();
@@ -39,7 +40,7 @@ export async function answerInto(
         }
       },
       deadline.signal,
-      { ...(remainingMs !== undefined && { remainingMs }) },
+      { ...(remainingMs !== undefined && { remainingMs }), traceParent },
     );
   } catch (error) {
     if (deadline.signal.aborted && !gone.aborted)

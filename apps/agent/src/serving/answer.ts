@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import { status } from '@grpc/grpc-js';
 import { FinishReason, Refusal_Code, type GenerateRequest, type GenerateResponse, type Logprobs } from '@matfleet/protocol';
+import { openSpan, traced, type OpenSpan } from '@matfleet/tracing';
 import { EngineError, type EngineEvent, type EngineFinished, type EngineRequest, type RunningEngine } from '../engine/engine-host.js';
 import type { Supervisor } from '../engine/supervisor.js';
 import type { LatencyRecorder, LatencySample } from '../latency/latency-recorder.js';
@@ -33,6 +34,8 @@ export interface Terms {
   readonly expected?: Expected;
   /** Until the caller's deadline. */
   readonly remainingMs?: number;
+  /** W3C traceparent of the caller. */
+  readonly traceParent?: string | undefined;
 }
 
 export type Emit = (event: GenerateResponse) => void | Promise<void>;
@@ -78,7 +81,11 @@ export class Answerer implements Answering {
    * Emits `started`, deltas and `finished`. Rejects with ServingError. When `signal` aborts it rejects at once with CANCELLED; the turn is kept until the
    * engine has really stopped.
    */
-  async answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, { expected, remainingMs }: Terms = {}): Promise<void> {
+  answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, terms: Terms = {}): Promise<void> {
+    return traced('answer', { kind: 'server', entry: true, parent: terms.traceParent }, (span) => this.#answer(request, emit, signal, terms, span));
+  }
+
+  async #answer(request: GenerateRequest, emit: Emit, signal: AbortSignal, { expected, remainingMs }: Terms, span: OpenSpan): Promise<void> {
     const arrivedAt = performance.now();
     const engineRequest = toEngineRequest(request);
     const claim = toClaim(request);
@@ -111,7 +118,7 @@ export class Answerer implements Answering {
         .catch((error: unknown) => isPromptTooLong(error) && bound.abort(error));
     const done = entry.then(async (release) => {
       try {
-        await this.#run(request, engineRequest, emit, deadline, arrivedAt, expected);
+        await this.#run(request, engineRequest, emit, deadline, arrivedAt, expected, span);
       } finally {
         release();
       }
@@ -128,6 +135,7 @@ export class Answerer implements Answering {
     signal: AbortSignal,
     arrivedAt: number,
     expected: Expected | undefined,
+    span: OpenSpan,
   ): Promise<void> {
     const engine = await this.#engine(signal);
     const { spec } = engine;
@@ -151,6 +159,7 @@ export class Answerer implements Answering {
       failed: false as boolean,
     } satisfies LatencySample;
     let running: Disposable | undefined;
+    const generating = openSpan('generate');
     try {
       const finished = await engine.generate(
         engineRequest,
@@ -202,6 +211,15 @@ export class Answerer implements Answering {
       throw error;
     } finally {
       running?.[Symbol.dispose]();
+      generating.end(sample.failed ? 'failed' : undefined);
+      span.set({
+        'matfleet.model_version': spec.modelVersionId,
+        'matfleet.slice': sliceId,
+        'matfleet.queue_ms': sample.queueMs,
+        'matfleet.ttft_ms': sample.ttftMs,
+        'matfleet.prompt_tokens': sample.promptTokens,
+        'matfleet.output_tokens': sample.outputTokens,
+      });
       // An answer of several slices tells the speed of none.
       const ofOneSlice = computedBy === sliceId;
       if ((sample.outputTokens > 0 && ofOneSlice) || sample.failed) this.options.latency.record(sample);

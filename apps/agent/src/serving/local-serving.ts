@@ -127,7 +127,10 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       return write(call, response, abort.signal);
     };
     try {
-      await answering.answer(call.request, emit, abort.signal, { remainingMs: remainingMsOf(call) });
+      await answering.answer(call.request, emit, abort.signal, {
+        remainingMs: remainingMsOf(call),
+        traceParent: call.metadata.get('traceparent')[0]?.toString(),
+      });
       call.end(told.started && trailers(told.started, told.finished));
     } catch (error) {
       if (call.cancelled) return;

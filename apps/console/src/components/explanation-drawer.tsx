@@ -1,4 +1,4 @@
-import { Button, Drawer, Select } from '@mantine/core';
+import { Button, Drawer, Select, Tabs } from '@mantine/core';
 import { Fragment, useCallback, useEffect, useState, type ReactNode } from 'react';
 import { evaluateDevice, listAssignments } from '../api.js';
 import type { Assignment, Device, ModelVersion } from '../api-types.js';
@@ -6,6 +6,7 @@ import { bytes, clock, shortVersion, significant } from '../format.js';
 import { Boundary } from './boundary.js';
 import { CandidateTable } from './candidate-table.js';
 import styles from './explanation-drawer.module.css';
+import { Timeline } from './timeline.js';
 
 interface Props {
   readonly device: Device | null;
@@ -13,7 +14,7 @@ interface Props {
   readonly onClose: () => void;
 }
 
-/** Why a device runs its slice: every candidate of an assignment, with its numbers. */
+/** Why a device runs its slice, every candidate of an assignment with its numbers; and what happened to the device. */
 export function ExplanationDrawer({ device, models, onClose }: Props) {
   return (
     <Drawer
@@ -26,7 +27,18 @@ export function ExplanationDrawer({ device, models, onClose }: Props) {
     >
       {device && (
         <Boundary key={device.id} what="The explanation">
-          <Explanation device={device} models={models} />
+          <Tabs defaultValue="why" keepMounted={false}>
+            <Tabs.List mb={14}>
+              <Tabs.Tab value="why">Why</Tabs.Tab>
+              <Tabs.Tab value="timeline">Timeline</Tabs.Tab>
+            </Tabs.List>
+            <Tabs.Panel value="why">
+              <Explanation device={device} models={models} />
+            </Tabs.Panel>
+            <Tabs.Panel value="timeline">
+              <Timeline deviceId={device.id} />
+            </Tabs.Panel>
+          </Tabs>
         </Boundary>
       )}
     </Drawer>

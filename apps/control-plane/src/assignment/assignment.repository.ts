@@ -15,16 +15,18 @@ export interface AssignmentRecord {
   readonly reason: string;
   readonly steadiness: Steadiness;
   readonly updateId: string | null;
+  /** W3C; of what caused it. Null where nobody traced. */
+  readonly traceParent: string | null;
   readonly createdAt: Date;
 }
 
 /** With every candidate and why it won or lost. */
-export interface ExplainedAssignment extends Omit<AssignmentRecord, 'modelName' | 'steadiness'> {
+export interface ExplainedAssignment extends Omit<AssignmentRecord, 'modelName' | 'steadiness' | 'traceParent'> {
   readonly explanation: Explanation;
 }
 
 interface Append {
-  readonly next: Omit<ExplainedAssignment, 'createdAt'>;
+  readonly next: Omit<ExplainedAssignment, 'createdAt'> & Pick<AssignmentRecord, 'traceParent'>;
   readonly expectedGeneration: number;
   readonly pinVersion: boolean;
 }
@@ -60,7 +62,8 @@ export class AssignmentRepository {
   private async readNewest(ids: readonly string[]): Promise<(AssignmentRecord | null)[]> {
     const rows = await this.prisma.$queryRaw<Row[]>`
       SELECT a.device_id AS "deviceId", a.generation, a.model_version_id AS "modelVersionId", m.name AS "modelName", a.slice_id AS "sliceId",
-        a.context_tokens AS "contextTokens", a.reason, a.explanation->'steadiness' AS steadiness, a.update_id AS "updateId", a.created_at AS "createdAt"
+        a.context_tokens AS "contextTokens", a.reason, a.explanation->'steadiness' AS steadiness, a.update_id AS "updateId",
+        a.trace_parent AS "traceParent", a.created_at AS "createdAt"
       FROM devices d JOIN assignments a ON a.device_id = d.id AND a.generation = d.generation JOIN model_versions m ON m.id = a.model_version_id
       WHERE d.id = ANY(${ids})`;
     const byDevice = new Map(rows.map((row) => [row.deviceId, { ...row, generation: Number(row.generation) }]));
@@ -92,16 +95,16 @@ export class AssignmentRepository {
     const rows = await this.prisma.$queryRaw<{ deviceId: string }[]>`
       WITH input AS (
         SELECT * FROM jsonb_to_recordset(${input}::jsonb) AS i("deviceId" text, generation bigint, "modelVersionId" text, "sliceId" text,
-          "contextTokens" int, reason text, explanation jsonb, "updateId" text, "expectedGeneration" bigint, "pinVersion" boolean)
+          "contextTokens" int, reason text, explanation jsonb, "updateId" text, "traceParent" text, "expectedGeneration" bigint, "pinVersion" boolean)
       ), moved AS (
         -- What the device reported about the generation before says nothing about this one.
         UPDATE devices d SET generation = i.generation, phase = NULL, phase_error = NULL,
           model_version_id = CASE WHEN i."pinVersion" THEN i."modelVersionId" ELSE d.model_version_id END
         FROM input i WHERE d.id = i."deviceId" AND d.generation = i."expectedGeneration" RETURNING d.id
       )
-      INSERT INTO assignments (device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, update_id, created_at)
+      INSERT INTO assignments (device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, update_id, trace_parent, created_at)
       SELECT i."deviceId", i.generation, i."modelVersionId", i."sliceId", i."contextTokens", i.reason, i.explanation, i."updateId",
-        ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
+        i."traceParent", ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
       FROM input i JOIN moved ON moved.id = i."deviceId"
       RETURNING device_id AS "deviceId"`;
     const written = new Set(rows.map((row) => row.deviceId));
@@ -113,7 +116,7 @@ export class AssignmentRepository {
   }
 }
 
-const explained = (row: Assignment): ExplainedAssignment => ({
+const explained = ({ traceParent: _traceParent, ...row }: Assignment): ExplainedAssignment => ({
   ...row,
   generation: Number(row.generation),
   explanation: row.explanation as unknown as Explanation,

@@ -1,5 +1,6 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { mean } from '@matfleet/model';
+import { traced, traceParent } from '@matfleet/tracing';
 import { CatalogService, type ModelVersion } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
 import { assign, DEFAULT_POLICY, type AssignmentDecision, type Measured } from '../domain/assignment.js';
@@ -11,6 +12,7 @@ import { NudgeService } from '../replicas/nudges.js';
 import type { DeviceRecord } from '../fleet/device.js';
 import { DeviceLinks, type DesiredDocument } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
+import { Timeline } from '../timeline/timeline.service.js';
 import type { LatencyWindow } from '../fleet/latency-windows.js';
 import { Latency } from '../fleet/latency.js';
 import { AssignmentRepository, type AssignmentRecord, type ExplainedAssignment } from './assignment.repository.js';
@@ -49,6 +51,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
     private readonly nudges: NudgeService,
+    private readonly timeline: Timeline,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -172,13 +175,24 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     });
   }
 
-  private async write(
+  private write(
     device: DeviceRecord,
     version: ModelVersion,
     decision: AssignmentDecision,
     from: { newest: AssignmentRecord | null; storedGeneration: number; updateId: string | null },
   ): Promise<AssignmentRecord> {
     const generation = Number(nextGeneration(BigInt(device.generation), BigInt(from.storedGeneration)));
+    const attributes = { 'matfleet.device.id': device.id, 'matfleet.generation': generation, 'matfleet.slice': decision.sliceId ?? undefined };
+    return traced('assign', { attributes }, () => this.writeGeneration(generation, device, version, decision, from));
+  }
+
+  private async writeGeneration(
+    generation: number,
+    device: DeviceRecord,
+    version: ModelVersion,
+    decision: AssignmentDecision,
+    from: { newest: AssignmentRecord | null; updateId: string | null },
+  ): Promise<AssignmentRecord> {
     const next = {
       deviceId: device.id,
       generation,
@@ -188,6 +202,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       reason: decision.reason,
       explanation: decision.explanation,
       updateId: from.updateId,
+      traceParent: traceParent() ?? null,
     };
     if (!(await this.assignments.append(next, device.generation, from.updateId !== null)))
       throw new DomainError('unavailable', `device ${device.name} was assigned by another writer at generation ${device.generation}`);
@@ -201,6 +216,9 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       reason: decision.reason,
       msg: 'slice assigned',
     });
+    const { sliceId, modelVersionId, reason, updateId } = next;
+    const detail = { generation, modelName: version.name, modelVersionId, sliceId, from: from.newest?.sliceId ?? null, reason, updateId };
+    this.timeline.note(device.id, 'assigned', detail);
     const { explanation, ...document } = next;
     const written = { ...document, modelName: version.name, steadiness: explanation.steadiness, createdAt: new Date() };
     this.send(written);

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { auditHash, type AuditHead, type AuditRecord, GENESIS } from '@matfleet/history';
 import { PrismaService } from '../database/prisma.service.js';
 import type { AuditRecord as Row, Prisma } from '../generated/prisma/client.js';
+import type { TimelineKind } from '../timeline/timeline.js';
 import type { AuditEntry } from './audit.js';
 
 /** Any constant serves; it only has to be the same in every replica. */
@@ -54,6 +55,12 @@ export async function appendAudits(tx: Prisma.TransactionClient, entries: readon
     };
   });
   await tx.auditRecord.createMany({ data });
+  const changes = data.flatMap(({ subject, action, actor, before = null, after = null }) => {
+    const [thing, deviceId] = subject.split(':', 2);
+    const detail = { action, actor, before, after } as Prisma.InputJsonObject;
+    return thing === 'device' ? [{ deviceId: deviceId!, at, kind: 'change' satisfies TimelineKind, detail }] : [];
+  });
+  if (changes.length > 0) await tx.deviceEvent.createMany({ data: changes });
 }
 
 const record = (row: Row): AuditRecord => ({

@@ -5,6 +5,7 @@ import { z } from 'zod';
 /** What happened in the fleet. Each says what changed, not how: the listener reads the state that is true by then. */
 export const FleetEvent = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('device-changed'), deviceId: z.string() }),
+  z.object({ kind: z.literal('timeline-grew'), deviceId: z.string() }),
   z.object({ kind: z.literal('update-changed'), updateId: z.string() }),
   z.object({ kind: z.literal('inference-changed'), inferenceId: z.string() }),
   z.object({ kind: z.literal('model-published'), modelVersionId: z.string() }),

@@ -10,6 +10,8 @@ export interface DesiredDocument {
   readonly contextTokens: number;
   readonly reason: string;
   readonly updateId: string | null;
+  /** W3C; of what caused it. */
+  readonly traceParent?: string | null | undefined;
 }
 
 export interface ChatMessage {
@@ -39,6 +41,8 @@ export interface InferenceStart {
   readonly answeredIds: readonly number[];
   /** Of another device's request: what only the device that answers reads, as it came. */
   readonly more?: object;
+  /** W3C; of the attempt. */
+  readonly traceParent?: string | undefined;
 }
 
 export type Outbound =

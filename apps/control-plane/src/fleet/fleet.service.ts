@@ -2,6 +2,7 @@ import { Injectable, type OnModuleDestroy } from '@nestjs/common';
 import { DomainError } from '../errors.js';
 import { NudgeService } from '../replicas/nudges.js';
 import { Replicas } from '../replicas/replicas.service.js';
+import { Timeline } from '../timeline/timeline.service.js';
 import type { DeviceRecord, Hello, PhaseReport } from './device.js';
 import { LABELS_MAX, type LabelPatch } from './device-labels.js';
 import { DeviceRepository } from './device.repository.js';
@@ -27,6 +28,7 @@ export class FleetService implements OnModuleDestroy {
     private readonly latency: Latency,
     private readonly replicas: Replicas,
     private readonly nudges: NudgeService,
+    private readonly timeline: Timeline,
   ) {}
 
   onModuleDestroy(): void {
@@ -38,6 +40,8 @@ export class FleetService implements OnModuleDestroy {
     const device = await this.devices.hello(deviceId, hello, this.replicas.id);
     if (!device) throw new DomainError('permission-denied', `device ${deviceId} is not part of this fleet any more`);
     this.nudges.tell({ kind: 'session', deviceId });
+    const detail = { epoch: Number(device.epoch), agentVersion: hello.agentVersion, replica: this.replicas.id };
+    this.timeline.note(deviceId, 'session-opened', detail, device.epoch);
     this.leases.open(deviceId, device.epoch, device.observed, hello.observed !== null);
     return device;
   }
@@ -51,12 +55,16 @@ export class FleetService implements OnModuleDestroy {
 
   async report(deviceId: string, epoch: bigint, report: PhaseReport): Promise<void> {
     if (!(await this.devices.report(deviceId, epoch, report))) return;
+    const { generation, observed, error } = report;
+    if (report.phase === 'active') this.timeline.note(deviceId, 'applied', { generation, sliceId: observed?.sliceId ?? null }, epoch);
+    if (report.phase === 'failed') this.timeline.note(deviceId, 'failed', { generation, error }, epoch);
     if (report.observed) this.leases.runs(deviceId, epoch, report.observed);
     this.changed(deviceId);
   }
 
   /** The session's stream has ended. The lease runs on. */
-  disconnected(deviceId: string, epoch: bigint): void {
+  disconnected(deviceId: string, epoch: bigint, reason: string): void {
+    this.timeline.note(deviceId, 'session-ended', { epoch: Number(epoch), reason }, epoch);
     const lastBeatAt = this.leases.ended(deviceId, epoch);
     // What a process that stops held stays written as its own: its devices come back.
     if (lastBeatAt && !this.stopping) this.replicas.released(deviceId, epoch, lastBeatAt);

@@ -1,8 +1,10 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, type Config } from '../config.js';
+import { concernChanges, type Concerns } from '../domain/condition-news.js';
 import { presence, sweepLeases, type Presence } from '../domain/presence.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { FleetEvents } from '../events/fleet-events.js';
+import { Timeline } from '../timeline/timeline.service.js';
 import type { Condition, Observed } from './device.js';
 import type { Present } from './device-filter.repository.js';
 import { DeviceLinks } from './device-links.js';
@@ -32,6 +34,8 @@ interface Live extends LiveState {
   queued: number;
   engineReady: boolean;
   condition: Condition | null;
+  /** What troubles the box, as its timeline was told. */
+  concerns: Concerns;
   /** Model version and slice that it runs. */
   runs: string | undefined;
   lastBeatMs: number;
@@ -60,6 +64,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     private readonly devices: DeviceRepository,
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
+    private readonly timeline: Timeline,
     @Inject(CONFIG) private readonly config: Config,
   ) {
     this.sweepMs = Math.min(SWEEP_MS, config.heartbeatMs);
@@ -88,7 +93,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     for (const { id, epoch } of devices) {
       if (this.live.has(id)) continue;
       this.live.set(id, {
-        ...{ deviceId: id, epoch, lastBeatMs, queued: 0, engineReady: false, runs: undefined, condition: null },
+        ...{ deviceId: id, epoch, lastBeatMs, queued: 0, engineReady: false, runs: undefined, condition: null, concerns: [] },
         ...{ connected: false, shown: 'suspect', seen: false },
       });
     }
@@ -96,7 +101,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
 
   /** A session was opened. Of two at once the higher epoch holds the lease, whichever answer came first. */
   open(deviceId: string, epoch: bigint, observed: Observed | null, isRunning: boolean): void {
-    const fresh = { epoch, queued: 0, engineReady: isRunning, runs: this.runKeys.of(observed), condition: null };
+    const fresh = { epoch, queued: 0, engineReady: isRunning, runs: this.runKeys.of(observed), condition: null, concerns: [] };
     const begun = { lastBeatMs: performance.now(), connected: true, seen: false };
     const live = this.live.get(deviceId);
     if (!live) this.live.set(deviceId, { deviceId, shown: 'offline', ...fresh, ...begun });
@@ -109,14 +114,22 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     const live = this.live.get(deviceId);
     if (live?.epoch !== epoch) return false;
     const isNews = condition !== null || live.engineReady !== engineReady || live.shown !== 'online';
+    if (live.engineReady !== engineReady) this.timeline.note(deviceId, 'engine', { ready: engineReady }, epoch);
     live.lastBeatMs = performance.now();
     live.connected = true;
     live.seen = true;
     live.queued = queued;
     live.engineReady = engineReady;
-    live.condition = condition ?? live.condition;
+    if (condition) this.judge(live, condition);
     if (isNews) this.changed(deviceId);
     return true;
+  }
+
+  private judge(live: Live, condition: Condition): void {
+    live.condition = condition;
+    const { concerns, changes } = concernChanges(live.concerns, condition);
+    live.concerns = concerns;
+    for (const change of changes) this.timeline.note(live.deviceId, 'condition', { ...change }, live.epoch);
   }
 
   /** What the device says that it runs now. */
@@ -196,8 +209,14 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
   /** Tells everybody who listens, other replicas too. */
   changed(deviceId: string): void {
     const live = this.live.get(deviceId);
-    if (live) live.shown = this.presenceOf(deviceId);
+    if (live) this.show(live);
     this.events.emit({ kind: 'device-changed', deviceId });
+  }
+
+  private show(live: Live): void {
+    const shown = this.presenceOf(live.deviceId);
+    if (shown !== live.shown) this.timeline.note(live.deviceId, 'presence', { to: shown, epoch: Number(live.epoch) }, live.epoch);
+    live.shown = shown;
   }
 
   /** Presence changes by silence, so somebody must look. */

@@ -1,9 +1,11 @@
 import type { Hello, Report, SessionRequest, SessionResponse } from '@matfleet/protocol';
+import { type Attributes, openSpan, traced, traceParent } from '@matfleet/tracing';
 import type { AssignmentService } from '../assignment/assignment.service.js';
 import type { Config } from '../config.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLink, DeviceLinks, Outbound } from '../fleet/device-links.js';
+import type { PhaseReport } from '../fleet/device.js';
 import type { FleetService } from '../fleet/fleet.service.js';
 import type { Leases } from '../fleet/leases.js';
 import type { IdentityService } from '../identity/identity.service.js';
@@ -118,20 +120,61 @@ export class DeviceSession implements DeviceLink {
   /** Reports count in the order of their sequence, whatever the order in which they come: one that was overtaken says nothing new. */
   private async report(report: Report): Promise<void> {
     if (report.sequence > this.reportedSequence) {
-      await this.features.fleet.report(this.deviceId, this.epoch, phaseReportOf(report));
+      await this.acknowledged(phaseReportOf(report), report.traceParent);
       this.reportedSequence = report.sequence;
     }
     this.transport.write({ message: { $case: 'reportAck', value: { sequence: report.sequence } } });
   }
 
+  /** What ends a generation belongs to the trace that began it. */
+  private acknowledged(report: PhaseReport, parent: string | undefined): Promise<void> {
+    const taken = (): Promise<void> => this.features.fleet.report(this.deviceId, this.epoch, report);
+    if (parent === undefined || (report.phase !== 'active' && report.phase !== 'failed')) return taken();
+    const attributes = { ...this.attributes, 'matfleet.generation': report.generation, 'matfleet.phase': report.phase };
+    return traced('acknowledge desired', { kind: 'consumer', parent, attributes }, taken);
+  }
+
+  private get attributes() {
+    return { 'matfleet.device.id': this.deviceId, 'matfleet.session.epoch': Number(this.epoch) };
+  }
+
   /** An older document than the one sent last stays here. */
   send(message: Outbound): boolean {
     if (this.ended) return false;
-    if (message.kind === 'desired') {
-      if (message.document.generation < this.sentGeneration) return true;
-      this.sentGeneration = message.document.generation;
+    switch (message.kind) {
+      case 'desired': {
+        const { document } = message;
+        if (document.generation < this.sentGeneration) return true;
+        this.sentGeneration = document.generation;
+        const attributes = { ...this.attributes, 'matfleet.generation': document.generation, 'matfleet.slice': document.sliceId };
+        return this.sendIn('send desired', attributes, document.traceParent, (parent) =>
+          toWire({ kind: 'desired', document: { ...document, traceParent: parent ?? document.traceParent } }),
+        );
+      }
+      case 'start-inference': {
+        const { start } = message;
+        const attributes = { ...this.attributes, 'matfleet.attempt.id': start.attemptId, 'matfleet.slice': start.sliceId };
+        return this.sendIn('send inference', attributes, start.traceParent, (parent) =>
+          toWire({ kind: 'start-inference', start: { ...start, traceParent: parent ?? start.traceParent } }),
+        );
+      }
+      case 'cancel-inference':
+      case 'drain':
+        return this.transport.write(toWire(message));
     }
-    return this.transport.write(toWire(message));
+  }
+
+  /** The message carries the span of its sending, so that the device's spans lie below it. */
+  private sendIn(
+    name: string,
+    attributes: Attributes,
+    parent: string | null | undefined,
+    message: (parent: string | undefined) => SessionResponse,
+  ): boolean {
+    const span = openSpan(name, { kind: 'producer', parent: parent ?? undefined, attributes });
+    const sent = span.run(() => this.transport.write(message(traceParent())));
+    span.end(sent ? undefined : 'not-sent');
+    return sent;
   }
 
   /** Every stream ends some time, so that the fleet spreads over the replicas again and nothing leaks for ever. */
@@ -152,7 +195,7 @@ export class DeviceSession implements DeviceLink {
     if (this.ended) return;
     this.ended = true;
     this.features.links.closed(this);
-    this.features.fleet.disconnected(this.deviceId, this.epoch);
+    this.features.fleet.disconnected(this.deviceId, this.epoch, reason);
     this.features.attempts.lost(this.deviceId, this.epoch, reason);
   }
 }

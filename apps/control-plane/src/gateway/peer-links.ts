@@ -1,5 +1,6 @@
-import { ChannelCredentials, status, type ClientReadableStream, type ServiceError } from '@grpc/grpc-js';
+import { ChannelCredentials, Metadata, status, type ClientReadableStream, type ServiceError } from '@grpc/grpc-js';
 import { ReplicaServiceClient, type RunAttemptResponse } from '@matfleet/protocol';
+import { openSpan, traceParent } from '@matfleet/tracing';
 import type { DeviceLink, InferenceStart, Outbound } from '../fleet/device-links.js';
 import type { AttemptHub } from '../inference/attempt-hub.js';
 import { attemptEventOf, toWire } from './wire.js';
@@ -77,12 +78,20 @@ class PeerLink implements DeviceLink {
     if (message?.$case !== 'startInference') return false;
     const { attemptId } = start;
     const deadline = Date.now() + start.remainingMs + GRACE_MS;
-    const call = this.client.runAttempt({ deviceId: this.deviceId, epoch: this.epoch, start: message.value }, { deadline });
+    const span = openSpan('replica RunAttempt', {
+      kind: 'client',
+      attributes: { 'matfleet.device.id': this.deviceId, 'matfleet.attempt.id': attemptId },
+    });
+    const metadata = new Metadata();
+    const parent = span.run(traceParent);
+    if (parent !== undefined) metadata.set('traceparent', parent);
+    const call = this.client.runAttempt({ deviceId: this.deviceId, epoch: this.epoch, start: message.value }, metadata, { deadline });
     let ended = false;
     this.calls.set(attemptId, call);
     const lost = (reason: string): void => {
       this.calls.delete(attemptId);
       if (!ended) this.hub.deliver(this.deviceId, attemptId, { kind: 'lost', reason });
+      span.end(ended ? undefined : 'lost');
       ended = true;
     };
     call.on('data', ({ event }: RunAttemptResponse) => {

@@ -1,5 +1,6 @@
 import { status, type ServerWritableStream } from '@grpc/grpc-js';
 import type { ReplicaServiceServer, RunAttemptRequest, RunAttemptResponse } from '@matfleet/protocol';
+import { openSpan } from '@matfleet/tracing';
 import { REPLICA_NAME } from '../identity/certificate-authority.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLinks } from '../fleet/device-links.js';
@@ -16,7 +17,14 @@ export function peerService(links: DeviceLinks, hub: AttemptHub, insecure: boole
     runAttempt: (call) => {
       try {
         if (!insecure) identifyReplica(call);
-        relay(call, links, hub);
+        const [parent] = call.metadata.get('traceparent');
+        const span = openSpan('replica RunAttempt', {
+          kind: 'server',
+          parent: parent?.toString(),
+          attributes: { 'matfleet.device.id': call.request.deviceId },
+        });
+        call.once('close', () => span.end());
+        span.run(() => relay(call, links, hub));
       } catch (error) {
         call.emit('error', grpcError(error));
       }

@@ -179,16 +179,22 @@ const ROLES: Record<ChatMessage['role'], Role> = { system: Role.ROLE_SYSTEM, use
 export function toWire(message: Outbound): SessionResponse {
   switch (message.kind) {
     case 'desired': {
-      const { generation, modelVersionId, modelName, sliceId, contextTokens, reason, updateId } = message.document;
+      const { generation, modelVersionId, modelName, sliceId, contextTokens, reason, updateId, traceParent } = message.document;
       return {
         message: {
           $case: 'desired',
-          value: { generation: BigInt(generation), modelVersionId, modelName, sliceId, contextTokens, reason, updateId: updateId ?? '' },
+          value: {
+            ...{ modelVersionId, modelName, sliceId, contextTokens, reason },
+            generation: BigInt(generation),
+            updateId: updateId ?? '',
+            traceParent: traceParent ?? undefined,
+          },
         },
       };
     }
     case 'start-inference': {
-      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task, answeredIds, more } = message.start;
+      const { attemptId, inferenceId, remainingMs, modelVersionId, sliceId, messages, sampling, maxTokens, task, answeredIds, more, traceParent } =
+        message.start;
       return {
         message: {
           $case: 'startInference',
@@ -198,6 +204,7 @@ export function toWire(message: Outbound): SessionResponse {
             remainingMs: Math.max(1, Math.round(remainingMs)),
             modelVersionId,
             sliceId,
+            traceParent,
             request: {
               requestId: attemptId,
               messages: messages.map(({ role, text: content }) => ({ role: ROLES[role], parts: [{ content: { $case: 'text', value: content } }] })),

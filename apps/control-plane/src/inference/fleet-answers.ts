@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Inject, Injectable, Logger } from '@nestjs/common';
+import { traced } from '@matfleet/tracing';
 import { CONFIG, type Config } from '../config.js';
 import { goesOnFrom, type BegunAnswer } from '../domain/begun-answer.js';
 import { route, silenceDeadlines, type Tried } from '../domain/routing.js';
@@ -108,7 +109,12 @@ export class FleetAnswers {
       };
       await watcher.begins(attempt);
       const othersCould = devices.some((other) => other !== device && couldAnswer(other, qualityFloor));
-      const outcome = await this.run(attempt, wanted, remainingMs, othersCould, watcher, signal);
+      const attributes = { 'matfleet.device.id': device.deviceId, 'matfleet.attempt.id': attempt.id, 'matfleet.attempt.ordinal': attempt.ordinal };
+      const outcome = await traced('attempt', { attributes }, async (span) => {
+        const ended = await this.run(attempt, wanted, remainingMs, othersCould, watcher, signal);
+        span.set({ 'matfleet.attempt.outcome': ended.kind });
+        return ended;
+      });
       await watcher.ended(attempt, outcome);
       if (outcome.kind === 'answered') return { kind: 'answered' };
       refusal = outcome.error;

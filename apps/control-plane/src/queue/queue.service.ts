@@ -1,4 +1,5 @@
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
+import { traced, traceParent } from '@matfleet/tracing';
 import { type Job, UnrecoverableError, type Queue, type Worker } from 'bullmq';
 import { DomainError } from '../errors.js';
 import { Readiness } from '../health.js';
@@ -14,6 +15,8 @@ const AWAY_MS = 1_000;
 /** Jobs of one name that run here while the queue is away. */
 const HERE_MAX = 256;
 const DRAIN_MS = 4_000;
+/** W3C traceparent of whoever enqueued the job, beside its payload. */
+const TRACE_PARENT = 'traceParent';
 
 /** Puts jobs on their queues and runs them. Features register one handler a job while the application starts. */
 @Injectable()
@@ -65,11 +68,16 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
     const id = (rule.id as (payload: JobPayload<N>) => string)(payload);
     try {
       if (performance.now() < this.awayUntilMs) throw new DomainError('unavailable', `the queue (${this.backend.kind}) was away a moment ago`);
-      const added = this.queue(name).add(name, payload, { ...jobOptions(name, id), ...(delayMs > 0 && { delay: delayMs }) });
-      await withDeadline(
-        added,
-        ENQUEUE_TIMEOUT_MS,
-        `the queue (${this.backend.kind}) did not take job ${name} ${id} within ${ENQUEUE_TIMEOUT_MS} ms`,
+      await traced(`enqueue ${name}`, { kind: 'producer', attributes: this.attributes(name, id) }, () =>
+        withDeadline(
+          this.queue(name).add(
+            name,
+            { ...payload, [TRACE_PARENT]: traceParent() },
+            { ...jobOptions(name, id), ...(delayMs > 0 && { delay: delayMs }) },
+          ),
+          ENQUEUE_TIMEOUT_MS,
+          `the queue (${this.backend.kind}) did not take job ${name} ${id} within ${ENQUEUE_TIMEOUT_MS} ms`,
+        ),
       );
     } catch (error) {
       // PostgreSQL holds what jobs are about: with that one away nothing could run here either.
@@ -108,10 +116,20 @@ export class QueueService implements OnApplicationBootstrap, OnModuleDestroy {
   private async run(name: JobName, job: Job): Promise<void> {
     const payload = JOBS[name].payload.safeParse(job.data);
     if (!payload.success) throw new UnrecoverableError(`job ${name} ${job.id} holds what this version does not understand: ${payload.error.message}`);
-    await this.attempt(name, job.id, payload.data as JobPayload<typeof name>, job.attemptsMade + 1);
+    const { [TRACE_PARENT]: parent } = job.data as Record<string, unknown>;
+    await this.attempt(name, job.id, payload.data as JobPayload<typeof name>, job.attemptsMade + 1, typeof parent === 'string' ? parent : undefined);
   }
 
-  private async attempt<N extends JobName>(name: N, id: string | undefined, payload: JobPayload<N>, attempt: number): Promise<void> {
+  private attempt<N extends JobName>(name: N, id: string | undefined, payload: JobPayload<N>, attempt: number, parent?: string): Promise<void> {
+    const attributes = { ...this.attributes(name, id), 'matfleet.job.attempt': attempt };
+    return traced(`run ${name}`, { kind: 'consumer', parent, attributes }, () => this.handled(name, id, payload, attempt));
+  }
+
+  private attributes(name: JobName, id: string | undefined) {
+    return { 'messaging.system': this.backend.kind, 'messaging.destination.name': name, 'messaging.message.id': id };
+  }
+
+  private async handled<N extends JobName>(name: N, id: string | undefined, payload: JobPayload<N>, attempt: number): Promise<void> {
     const rule = JOBS[name];
     const limit = AbortSignal.timeout(rule.timeoutMs);
     const signal = AbortSignal.any([limit, this.stopping.signal]);

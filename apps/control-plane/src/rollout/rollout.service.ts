@@ -13,6 +13,7 @@ import { FleetService } from '../fleet/fleet.service.js';
 import { QueueService } from '../queue/queue.service.js';
 import { Leadership } from '../replicas/leadership.js';
 import { Metrics } from '../telemetry.js';
+import { Timeline } from '../timeline/timeline.service.js';
 import type { UpdateView } from './update.js';
 import { type OpenTarget, UpdateRepository } from './update.repository.js';
 
@@ -46,6 +47,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     private readonly events: FleetEvents,
     private readonly metrics: Metrics,
     private readonly leadership: Leadership,
+    private readonly timeline: Timeline,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -167,6 +169,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   ): Promise<void> {
     if (!(await this.updates.move(target.updateId, target.deviceId, { state, ...(error !== undefined && { error }) }, fence))) return;
     this.metrics.updateTargets.inc({ outcome: state });
+    this.timeline.note(target.deviceId, 'update', { updateId: target.updateId, state, error: error ?? null });
     this.log.log({ updateId: target.updateId, deviceId: target.deviceId, state, error, msg: 'update target ended' });
     await this.endIfDone(target.updateId, fence);
     this.events.emit({ kind: 'update-changed', updateId: target.updateId });

@@ -86,7 +86,7 @@ async function answer(
   if (!generate) return exchange.send(200, { ...head(), ...field(''), done: true, done_reason: 'load' });
   const sink = (stream ? streamed : whole)(exchange, field, head, arrivedAt, mayCall);
   try {
-    await answerInto(serving.answering, { ...generate, ...wishes }, sink, exchange.gone, deadlineMs);
+    await answerInto(serving.answering, { ...generate, ...wishes }, sink, exchange.gone, deadlineMs, exchange.header('traceparent'));
   } catch (error) {
     if (!exchange.started) throw error;
     await exchange.write(line(errorBody(toHttpError(error))));

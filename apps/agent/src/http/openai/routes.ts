@@ -98,7 +98,7 @@ async function answer(
   const sink = request.stream ? streamed(exchange, form, head, request) : whole(exchange, form, head, request);
   const generate: GenerateRequest = { ...request.generate, requestId: head.id, ...wishes };
   try {
-    await answerInto(serving.answering, generate, sink, exchange.gone, deadlineMs);
+    await answerInto(serving.answering, generate, sink, exchange.gone, deadlineMs, exchange.header('traceparent'));
   } catch (error) {
     if (!exchange.started) throw error;
     await exchange.write(event(errorBody(toHttpError(error))));

@@ -87,6 +87,11 @@ export type TrustMetadata = Prisma.TrustMetadataModel
  */
 export type Device = Prisma.DeviceModel
 /**
+ * Model DeviceEvent
+ * Something that happened to a device. Bounded by age and by count; outlives the device until it is old.
+ */
+export type DeviceEvent = Prisma.DeviceEventModel
+/**
  * Model Replica
  * A process of the control plane on this database. Its row is renewed while it lives.
  */

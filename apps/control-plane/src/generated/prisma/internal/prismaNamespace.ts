@@ -406,6 +406,7 @@ export const ModelName = {
   AuditRecord: 'AuditRecord',
   TrustMetadata: 'TrustMetadata',
   Device: 'Device',
+  DeviceEvent: 'DeviceEvent',
   Replica: 'Replica',
   LeaderLease: 'LeaderLease',
   ModelVersion: 'ModelVersion',
@@ -431,7 +432,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
+    modelProps: "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "deviceEvent" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1098,6 +1099,80 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         count: {
           args: Prisma.DeviceCountArgs<ExtArgs>
           result: runtime.Types.Utils.Optional<Prisma.DeviceCountAggregateOutputType> | number
+        }
+      }
+    }
+    DeviceEvent: {
+      payload: Prisma.$DeviceEventPayload<ExtArgs>
+      fields: Prisma.DeviceEventFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.DeviceEventFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.DeviceEventFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>
+        }
+        findFirst: {
+          args: Prisma.DeviceEventFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.DeviceEventFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>
+        }
+        findMany: {
+          args: Prisma.DeviceEventFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>[]
+        }
+        create: {
+          args: Prisma.DeviceEventCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>
+        }
+        createMany: {
+          args: Prisma.DeviceEventCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.DeviceEventCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>[]
+        }
+        delete: {
+          args: Prisma.DeviceEventDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>
+        }
+        update: {
+          args: Prisma.DeviceEventUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>
+        }
+        deleteMany: {
+          args: Prisma.DeviceEventDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.DeviceEventUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.DeviceEventUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>[]
+        }
+        upsert: {
+          args: Prisma.DeviceEventUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DeviceEventPayload>
+        }
+        aggregate: {
+          args: Prisma.DeviceEventAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateDeviceEvent>
+        }
+        groupBy: {
+          args: Prisma.DeviceEventGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.DeviceEventGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.DeviceEventCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.DeviceEventCountAggregateOutputType> | number
         }
       }
     }
@@ -2004,6 +2079,17 @@ export const DeviceScalarFieldEnum = {
 export type DeviceScalarFieldEnum = (typeof DeviceScalarFieldEnum)[keyof typeof DeviceScalarFieldEnum]
 
 
+export const DeviceEventScalarFieldEnum = {
+  id: 'id',
+  deviceId: 'deviceId',
+  at: 'at',
+  kind: 'kind',
+  detail: 'detail'
+} as const
+
+export type DeviceEventScalarFieldEnum = (typeof DeviceEventScalarFieldEnum)[keyof typeof DeviceEventScalarFieldEnum]
+
+
 export const ReplicaScalarFieldEnum = {
   id: 'id',
   address: 'address',
@@ -2054,6 +2140,7 @@ export const AssignmentScalarFieldEnum = {
   reason: 'reason',
   explanation: 'explanation',
   updateId: 'updateId',
+  traceParent: 'traceParent',
   createdAt: 'createdAt'
 } as const
 
@@ -2455,6 +2542,7 @@ export type GlobalOmitConfig = {
   auditRecord?: Prisma.AuditRecordOmit
   trustMetadata?: Prisma.TrustMetadataOmit
   device?: Prisma.DeviceOmit
+  deviceEvent?: Prisma.DeviceEventOmit
   replica?: Prisma.ReplicaOmit
   leaderLease?: Prisma.LeaderLeaseOmit
   modelVersion?: Prisma.ModelVersionOmit

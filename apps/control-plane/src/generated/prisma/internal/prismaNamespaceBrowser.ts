@@ -60,6 +60,7 @@ export const ModelName = {
   AuditRecord: 'AuditRecord',
   TrustMetadata: 'TrustMetadata',
   Device: 'Device',
+  DeviceEvent: 'DeviceEvent',
   Replica: 'Replica',
   LeaderLease: 'LeaderLease',
   ModelVersion: 'ModelVersion',
@@ -212,6 +213,17 @@ export const DeviceScalarFieldEnum = {
 export type DeviceScalarFieldEnum = (typeof DeviceScalarFieldEnum)[keyof typeof DeviceScalarFieldEnum]
 
 
+export const DeviceEventScalarFieldEnum = {
+  id: 'id',
+  deviceId: 'deviceId',
+  at: 'at',
+  kind: 'kind',
+  detail: 'detail'
+} as const
+
+export type DeviceEventScalarFieldEnum = (typeof DeviceEventScalarFieldEnum)[keyof typeof DeviceEventScalarFieldEnum]
+
+
 export const ReplicaScalarFieldEnum = {
   id: 'id',
   address: 'address',
@@ -262,6 +274,7 @@ export const AssignmentScalarFieldEnum = {
   reason: 'reason',
   explanation: 'explanation',
   updateId: 'updateId',
+  traceParent: 'traceParent',
   createdAt: 'createdAt'
 } as const
 

@@ -44,6 +44,7 @@ export type AssignmentMinAggregateOutputType = {
   contextTokens: number | null
   reason: string | null
   updateId: string | null
+  traceParent: string | null
   createdAt: Date | null
 }
 
@@ -55,6 +56,7 @@ export type AssignmentMaxAggregateOutputType = {
   contextTokens: number | null
   reason: string | null
   updateId: string | null
+  traceParent: string | null
   createdAt: Date | null
 }
 
@@ -67,6 +69,7 @@ export type AssignmentCountAggregateOutputType = {
   reason: number
   explanation: number
   updateId: number
+  traceParent: number
   createdAt: number
   _all: number
 }
@@ -90,6 +93,7 @@ export type AssignmentMinAggregateInputType = {
   contextTokens?: true
   reason?: true
   updateId?: true
+  traceParent?: true
   createdAt?: true
 }
 
@@ -101,6 +105,7 @@ export type AssignmentMaxAggregateInputType = {
   contextTokens?: true
   reason?: true
   updateId?: true
+  traceParent?: true
   createdAt?: true
 }
 
@@ -113,6 +118,7 @@ export type AssignmentCountAggregateInputType = {
   reason?: true
   explanation?: true
   updateId?: true
+  traceParent?: true
   createdAt?: true
   _all?: true
 }
@@ -212,6 +218,7 @@ export type AssignmentGroupByOutputType = {
   reason: string
   explanation: runtime.JsonValue
   updateId: string | null
+  traceParent: string | null
   createdAt: Date
   _count: AssignmentCountAggregateOutputType | null
   _avg: AssignmentAvgAggregateOutputType | null
@@ -247,6 +254,7 @@ export type AssignmentWhereInput = {
   reason?: Prisma.StringFilter<"Assignment"> | string
   explanation?: Prisma.JsonFilter<"Assignment">
   updateId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  traceParent?: Prisma.StringNullableFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Assignment"> | Date | string
   device?: Prisma.XOR<Prisma.DeviceScalarRelationFilter, Prisma.DeviceWhereInput>
   modelVersion?: Prisma.XOR<Prisma.ModelVersionScalarRelationFilter, Prisma.ModelVersionWhereInput>
@@ -261,6 +269,7 @@ export type AssignmentOrderByWithRelationInput = {
   reason?: Prisma.SortOrder
   explanation?: Prisma.SortOrder
   updateId?: Prisma.SortOrderInput | Prisma.SortOrder
+  traceParent?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   device?: Prisma.DeviceOrderByWithRelationInput
   modelVersion?: Prisma.ModelVersionOrderByWithRelationInput
@@ -279,6 +288,7 @@ export type AssignmentWhereUniqueInput = Prisma.AtLeast<{
   reason?: Prisma.StringFilter<"Assignment"> | string
   explanation?: Prisma.JsonFilter<"Assignment">
   updateId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  traceParent?: Prisma.StringNullableFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Assignment"> | Date | string
   device?: Prisma.XOR<Prisma.DeviceScalarRelationFilter, Prisma.DeviceWhereInput>
   modelVersion?: Prisma.XOR<Prisma.ModelVersionScalarRelationFilter, Prisma.ModelVersionWhereInput>
@@ -293,6 +303,7 @@ export type AssignmentOrderByWithAggregationInput = {
   reason?: Prisma.SortOrder
   explanation?: Prisma.SortOrder
   updateId?: Prisma.SortOrderInput | Prisma.SortOrder
+  traceParent?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.AssignmentCountOrderByAggregateInput
   _avg?: Prisma.AssignmentAvgOrderByAggregateInput
@@ -313,6 +324,7 @@ export type AssignmentScalarWhereWithAggregatesInput = {
   reason?: Prisma.StringWithAggregatesFilter<"Assignment"> | string
   explanation?: Prisma.JsonWithAggregatesFilter<"Assignment">
   updateId?: Prisma.StringNullableWithAggregatesFilter<"Assignment"> | string | null
+  traceParent?: Prisma.StringNullableWithAggregatesFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Assignment"> | Date | string
 }
 
@@ -323,6 +335,7 @@ export type AssignmentCreateInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
   device: Prisma.DeviceCreateNestedOneWithoutAssignmentsInput
   modelVersion: Prisma.ModelVersionCreateNestedOneWithoutAssignmentsInput
@@ -337,6 +350,7 @@ export type AssignmentUncheckedCreateInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
 }
 
@@ -347,6 +361,7 @@ export type AssignmentUpdateInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   device?: Prisma.DeviceUpdateOneRequiredWithoutAssignmentsNestedInput
   modelVersion?: Prisma.ModelVersionUpdateOneRequiredWithoutAssignmentsNestedInput
@@ -361,6 +376,7 @@ export type AssignmentUncheckedUpdateInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -373,6 +389,7 @@ export type AssignmentCreateManyInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
 }
 
@@ -383,6 +400,7 @@ export type AssignmentUpdateManyMutationInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -395,6 +413,7 @@ export type AssignmentUncheckedUpdateManyInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -422,6 +441,7 @@ export type AssignmentCountOrderByAggregateInput = {
   reason?: Prisma.SortOrder
   explanation?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
+  traceParent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -438,6 +458,7 @@ export type AssignmentMaxOrderByAggregateInput = {
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
+  traceParent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -449,6 +470,7 @@ export type AssignmentMinOrderByAggregateInput = {
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
+  traceParent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -548,6 +570,7 @@ export type AssignmentCreateWithoutDeviceInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
   modelVersion: Prisma.ModelVersionCreateNestedOneWithoutAssignmentsInput
 }
@@ -560,6 +583,7 @@ export type AssignmentUncheckedCreateWithoutDeviceInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
 }
 
@@ -601,6 +625,7 @@ export type AssignmentScalarWhereInput = {
   reason?: Prisma.StringFilter<"Assignment"> | string
   explanation?: Prisma.JsonFilter<"Assignment">
   updateId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  traceParent?: Prisma.StringNullableFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Assignment"> | Date | string
 }
 
@@ -611,6 +636,7 @@ export type AssignmentCreateWithoutModelVersionInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
   device: Prisma.DeviceCreateNestedOneWithoutAssignmentsInput
 }
@@ -623,6 +649,7 @@ export type AssignmentUncheckedCreateWithoutModelVersionInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
 }
 
@@ -660,6 +687,7 @@ export type AssignmentCreateManyDeviceInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
 }
 
@@ -670,6 +698,7 @@ export type AssignmentUpdateWithoutDeviceInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   modelVersion?: Prisma.ModelVersionUpdateOneRequiredWithoutAssignmentsNestedInput
 }
@@ -682,6 +711,7 @@ export type AssignmentUncheckedUpdateWithoutDeviceInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -693,6 +723,7 @@ export type AssignmentUncheckedUpdateManyWithoutDeviceInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -704,6 +735,7 @@ export type AssignmentCreateManyModelVersionInput = {
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: string | null
+  traceParent?: string | null
   createdAt?: Date | string
 }
 
@@ -714,6 +746,7 @@ export type AssignmentUpdateWithoutModelVersionInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   device?: Prisma.DeviceUpdateOneRequiredWithoutAssignmentsNestedInput
 }
@@ -726,6 +759,7 @@ export type AssignmentUncheckedUpdateWithoutModelVersionInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -737,6 +771,7 @@ export type AssignmentUncheckedUpdateManyWithoutModelVersionInput = {
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -751,6 +786,7 @@ export type AssignmentSelect<ExtArgs extends runtime.Types.Extensions.InternalAr
   reason?: boolean
   explanation?: boolean
   updateId?: boolean
+  traceParent?: boolean
   createdAt?: boolean
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
@@ -765,6 +801,7 @@ export type AssignmentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ex
   reason?: boolean
   explanation?: boolean
   updateId?: boolean
+  traceParent?: boolean
   createdAt?: boolean
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
@@ -779,6 +816,7 @@ export type AssignmentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ex
   reason?: boolean
   explanation?: boolean
   updateId?: boolean
+  traceParent?: boolean
   createdAt?: boolean
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
@@ -793,10 +831,11 @@ export type AssignmentSelectScalar = {
   reason?: boolean
   explanation?: boolean
   updateId?: boolean
+  traceParent?: boolean
   createdAt?: boolean
 }
 
-export type AssignmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"deviceId" | "generation" | "modelVersionId" | "sliceId" | "contextTokens" | "reason" | "explanation" | "updateId" | "createdAt", ExtArgs["result"]["assignment"]>
+export type AssignmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"deviceId" | "generation" | "modelVersionId" | "sliceId" | "contextTokens" | "reason" | "explanation" | "updateId" | "traceParent" | "createdAt", ExtArgs["result"]["assignment"]>
 export type AssignmentInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
@@ -828,6 +867,10 @@ export type $AssignmentPayload<ExtArgs extends runtime.Types.Extensions.Internal
      */
     explanation: runtime.JsonValue
     updateId: string | null
+    /**
+     * W3C traceparent of what caused it; whichever replica sends the document, and whenever, continues that trace.
+     */
+    traceParent: string | null
     createdAt: Date
   }, ExtArgs["result"]["assignment"]>
   composites: {}
@@ -1262,6 +1305,7 @@ export interface AssignmentFieldRefs {
   readonly reason: Prisma.FieldRef<"Assignment", 'String'>
   readonly explanation: Prisma.FieldRef<"Assignment", 'Json'>
   readonly updateId: Prisma.FieldRef<"Assignment", 'String'>
+  readonly traceParent: Prisma.FieldRef<"Assignment", 'String'>
   readonly createdAt: Prisma.FieldRef<"Assignment", 'DateTime'>
 }
     

@@ -241,6 +241,8 @@ export interface Desired {
   reason: string;
   /** Set when an update caused this generation. */
   updateId: string;
+  /** W3C traceparent of what caused it; unset where nobody traces. */
+  traceParent?: string | undefined;
 }
 
 /** What the device runs. */
@@ -261,6 +263,8 @@ export interface Report {
   totalBytes: bigint;
   /** For FAILED: what failed, with the numbers. The previous slice keeps running. */
   error: string;
+  /** W3C traceparent: the device's own span, or the one that its desired document named. */
+  traceParent?: string | undefined;
 }
 
 export interface ReportAck {
@@ -279,6 +283,8 @@ export interface StartInference {
   /** Refuse (FAILED_PRECONDITION) when another slice or version is active than the router counted on. */
   modelVersionId: string;
   sliceId: string;
+  /** W3C traceparent of the attempt; unset where nobody traces. */
+  traceParent?: string | undefined;
 }
 
 export interface CancelInference {
@@ -2395,7 +2401,16 @@ export const HeartbeatAck: MessageFns<HeartbeatAck> = {
 };
 
 function createBaseDesired(): Desired {
-  return { generation: 0n, modelVersionId: "", modelName: "", sliceId: "", contextTokens: 0, reason: "", updateId: "" };
+  return {
+    generation: 0n,
+    modelVersionId: "",
+    modelName: "",
+    sliceId: "",
+    contextTokens: 0,
+    reason: "",
+    updateId: "",
+    traceParent: undefined,
+  };
 }
 
 export const Desired: MessageFns<Desired> = {
@@ -2423,6 +2438,9 @@ export const Desired: MessageFns<Desired> = {
     }
     if (message.updateId !== "") {
       writer.uint32(58).string(message.updateId);
+    }
+    if (message.traceParent !== undefined) {
+      writer.uint32(322).string(message.traceParent);
     }
     return writer;
   },
@@ -2496,6 +2514,14 @@ export const Desired: MessageFns<Desired> = {
             message.updateId = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.traceParent = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2522,6 +2548,7 @@ export const Desired: MessageFns<Desired> = {
     message.contextTokens = object.contextTokens ?? 0;
     message.reason = object.reason ?? "";
     message.updateId = object.updateId ?? "";
+    message.traceParent = object.traceParent ?? undefined;
     return message;
   },
 };
@@ -2611,7 +2638,16 @@ export const Observed: MessageFns<Observed> = {
 };
 
 function createBaseReport(): Report {
-  return { sequence: 0n, generation: 0n, phase: 0, observed: undefined, fetchedBytes: 0n, totalBytes: 0n, error: "" };
+  return {
+    sequence: 0n,
+    generation: 0n,
+    phase: 0,
+    observed: undefined,
+    fetchedBytes: 0n,
+    totalBytes: 0n,
+    error: "",
+    traceParent: undefined,
+  };
 }
 
 export const Report: MessageFns<Report> = {
@@ -2648,6 +2684,9 @@ export const Report: MessageFns<Report> = {
     }
     if (message.error !== "") {
       writer.uint32(58).string(message.error);
+    }
+    if (message.traceParent !== undefined) {
+      writer.uint32(322).string(message.traceParent);
     }
     return writer;
   },
@@ -2721,6 +2760,14 @@ export const Report: MessageFns<Report> = {
             message.error = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.traceParent = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2753,6 +2800,7 @@ export const Report: MessageFns<Report> = {
       ? BigInt(object.totalBytes)
       : 0n;
     message.error = object.error ?? "";
+    message.traceParent = object.traceParent ?? undefined;
     return message;
   },
 };
@@ -2816,7 +2864,15 @@ export const ReportAck: MessageFns<ReportAck> = {
 };
 
 function createBaseStartInference(): StartInference {
-  return { attemptId: "", inferenceId: "", remainingMs: 0, request: undefined, modelVersionId: "", sliceId: "" };
+  return {
+    attemptId: "",
+    inferenceId: "",
+    remainingMs: 0,
+    request: undefined,
+    modelVersionId: "",
+    sliceId: "",
+    traceParent: undefined,
+  };
 }
 
 export const StartInference: MessageFns<StartInference> = {
@@ -2838,6 +2894,9 @@ export const StartInference: MessageFns<StartInference> = {
     }
     if (message.sliceId !== "") {
       writer.uint32(50).string(message.sliceId);
+    }
+    if (message.traceParent !== undefined) {
+      writer.uint32(322).string(message.traceParent);
     }
     return writer;
   },
@@ -2903,6 +2962,14 @@ export const StartInference: MessageFns<StartInference> = {
             message.sliceId = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.traceParent = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2928,6 +2995,7 @@ export const StartInference: MessageFns<StartInference> = {
       : undefined;
     message.modelVersionId = object.modelVersionId ?? "";
     message.sliceId = object.sliceId ?? "";
+    message.traceParent = object.traceParent ?? undefined;
     return message;
   },
 };
