@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -136,6 +137,21 @@ describe('migrate', () => {
     await cp(MIGRATIONS_DIR, changed, { recursive: true });
     await addMigration(changed, '20261124000000_initial', 'SELECT 1;');
     await expect(migrate(database.url, changed)).rejects.toThrow('migration 20261124000000_initial has checksum');
+  });
+
+  it('is a command of its own too, for a job before the replicas', async () => {
+    const bin = fileURLToPath(new URL('../../bin/matfleet-migrate.mjs', import.meta.url));
+    const run = (DATABASE_URL?: string) => spawnSync(process.execPath, [bin], { encoding: 'utf8', env: { PATH: process.env['PATH'], DATABASE_URL } });
+    const fresh = await createDatabase();
+    try {
+      const first = run(fresh.url);
+      expect([first.status, first.stdout.includes('20261124000000_initial')]).toEqual([0, true]);
+      expect(run(fresh.url)).toMatchObject({ status: 0, stdout: 'the schema is up to date\n' });
+      const without = run();
+      expect([without.status, without.stderr.includes('DATABASE_URL is needed')]).toEqual([78, true]);
+    } finally {
+      await fresh.drop();
+    }
   });
 });
 
