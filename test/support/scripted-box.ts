@@ -165,7 +165,16 @@ async function open(device: FakeDevice, { modelMemoryBytes, package: { versionId
   const { generation, modelVersionId, sliceId } = await device.next('desired');
   if (modelVersionId !== versionId) throw new Error(`assigned ${modelVersionId}, the test's package is ${versionId}`);
   const observed = { generation, modelVersionId, sliceId };
-  const value = { sequence: generation, generation, phase: Phase.PHASE_ACTIVE, observed, fetchedBytes: 1n, totalBytes: 1n, error: '' };
+  const value = {
+    sequence: generation,
+    generation,
+    phase: Phase.PHASE_ACTIVE,
+    observed,
+    fetchedBytes: 1n,
+    totalBytes: 1n,
+    error: '',
+    activation: undefined,
+  };
   device.send({ message: { $case: 'report', value } });
   await device.next('reportAck');
   return sliceId;

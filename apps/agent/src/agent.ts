@@ -2,11 +2,25 @@ import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { deliver, DeviceSession, JournalFile, Pace, Reconciler, RemoteInferences, revert, writeFileDurably, type Slot } from '@matfleet/device';
+import {
+  abandon,
+  CRASH_POLICY,
+  crashLooping,
+  deliver,
+  DeviceSession,
+  JournalFile,
+  Pace,
+  Reconciler,
+  recordCrash,
+  RemoteInferences,
+  revert,
+  writeFileDurably,
+  type Slot,
+} from '@matfleet/device';
 import { largestMatrixBytes, mappedBytes, qualityOf, sliceById } from '@matfleet/model';
 import { Phase, Privacy, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
-import { activate, CandidateRejected, engineSpec } from './activation.js';
+import { activate, engineSpec } from './activation.js';
 import { ChunkStore } from './chunk-store.js';
 import type { Config } from './config.js';
 import { createEngineHost } from './engine/child-engine-host.js';
@@ -107,7 +121,6 @@ export class Agent {
         return this.store.collectGarbage([active, previous, desired]);
       },
       stopServing: () => this.supervisor.clear(),
-      isFinal: (error) => error instanceof CandidateRejected,
       report: (report) => this.session?.report(report),
       failed: ({ generation, attempts, final, error }) =>
         log.error({ generation, attempt: attempts, final, reason: error }, 'could not reach what is desired'),
@@ -119,7 +132,7 @@ export class Agent {
   async start(): Promise<LocalAddress> {
     const { active } = this.journal.current;
     if (active) this.supervisor.resume(engineSpec(this.store, active, this.config.hotRowBytes));
-    this.supervisor.onCrashLoop((_spec, reason) => this.backToPrevious(reason));
+    this.supervisor.onCrash((spec, reason) => this.crashed(spec, reason));
     const address = await this.serving.start();
     const announce = (): void => this.announce(address);
     announce();
@@ -267,17 +280,23 @@ export class Agent {
   }
 
   private async activate(slot: Slot, signal: AbortSignal): Promise<boolean> {
-    this.reconciler.report(slot.generation, Phase.PHASE_VERIFYING);
-    const damaged = await this.store.verify(slot, signal);
+    const { journal, store, host, supervisor } = this;
+    const onStep = (): void => {
+      const verifying = journal.current.activation?.step === 'verifying';
+      this.reconciler.report(slot.generation, verifying ? Phase.PHASE_VERIFYING : Phase.PHASE_ACTIVATING);
+    };
+    const prepare = (candidate: EngineSpec, until: AbortSignal): Promise<void> => this.prepare(candidate, until);
+    const availableMemoryBytes = (): number => measureMemory().availableBytes;
+    const { hotRowBytes } = this.config;
+    const damaged = await activate(slot, { journal, store, host, supervisor, prepare, onStep, availableMemoryBytes, hotRowBytes }, signal);
     if (damaged.length > 0) {
+      journal.note(abandon);
       this.log.warn({ chunks: damaged }, 'chunks were damaged on disk; fetching them again');
       return false;
     }
-    this.reconciler.report(slot.generation, Phase.PHASE_ACTIVATING);
-    const { journal, store, host, supervisor } = this;
-    const prepare = (candidate: EngineSpec, until: AbortSignal): Promise<void> => this.prepare(candidate, until);
-    await activate(slot, { journal, store, host, supervisor, prepare, hotRowBytes: this.config.hotRowBytes }, signal);
-    this.log.info({ generation: slot.generation, sliceId: slot.sliceId, modelVersionId: slot.modelVersionId }, 'active');
+    const { generation, sliceId, modelVersionId } = slot;
+    const { tokens, previousTokens, interTokenMs } = journal.current.activation ?? {};
+    this.log.info({ generation, sliceId, modelVersionId, golden: tokens, previous: previousTokens, interTokenMs }, 'active');
     return true;
   }
 
@@ -310,13 +329,19 @@ export class Agent {
     }
   }
 
-  private backToPrevious(reason: string): void {
+  /** The count is durable: an agent that ends with its engine goes on counting. */
+  private crashed(spec: EngineSpec, reason: string): void {
     const { active } = this.journal.current;
-    const after = this.journal.update((state) => revert(state, `slice ${active?.sliceId} keeps ending: ${reason}`, Date.now()));
+    if (!active || active.sliceId !== spec.sliceId || active.modelVersionId !== spec.modelVersionId) return;
+    const counted = this.journal.note((state) => recordCrash(state, Date.now()));
+    if (!crashLooping(counted)) return;
+    const minutes = CRASH_POLICY.windowMs / 60_000;
+    const why = `slice ${active.sliceId} ended ${CRASH_POLICY.crashes} times within ${minutes} minutes, the last time because ${reason}`;
+    const after = this.journal.note((state) => revert(state, why, Date.now()));
     if (!after.active || after.active === active) return;
-    this.log.error({ from: active?.sliceId, to: after.active.sliceId, reason }, 'back to the previous slice');
+    this.log.error({ from: active.sliceId, to: after.active.sliceId, reason: why }, 'back to the previous slice');
     this.supervisor.resume(engineSpec(this.store, after.active, this.config.hotRowBytes));
-    if (active) this.reconciler.report(active.generation, Phase.PHASE_FAILED, { error: after.failure?.error ?? reason });
+    this.reconciler.report(active.generation, Phase.PHASE_FAILED, { error: why });
   }
 
   private announce(address: LocalAddress): void {

@@ -1,3 +1,5 @@
+export * from './activation.js';
+export * from './activation-wire.js';
 export * from './backoff.js';
 export * from './channel.js';
 export * from './enrol.js';

@@ -27,7 +27,7 @@ describe('the journal on disk', () => {
     expect(journal.current).toEqual({});
     journal.update((state) => storeDesired(state, slot(1)));
     expect(open().current).toEqual({ desired: slot(1) });
-    journal.update((state) => fail(state, 1, 'no space left', false, 5));
+    journal.update((state) => fail(state, 1, { error: 'no space left', final: false }, 5));
     expect(open().current).toEqual(journal.current);
   });
 
@@ -43,10 +43,12 @@ describe('the journal on disk', () => {
     const journal = open();
     journal.update((state) => commit(beginActivation(state, slot(1))));
     journal.update((state) => beginActivation(storeDesired(state, slot(2)), slot(2)));
+    const error = 'the agent ended while it tried slice s2 (verifying)';
     const recovered = {
       desired: slot(2),
       active: slot(1),
-      failure: { generation: 2, attempts: 1, error: 'the agent ended while it tried slice s2', final: false, retryAtMs: 9_000 },
+      failure: { generation: 2, attempts: 1, error, final: false, retryAtMs: 9_000, kind: 'interrupted' },
+      activation: { generation: 2, step: 'rejected', reason: error, failure: 'interrupted' },
     };
     expect(open(7_000).current).toEqual(recovered);
     expect(open(8_000).current).toEqual(recovered);

@@ -85,7 +85,7 @@ describe('the next step', () => {
   });
 
   it('does not wait for a clock that was set back', () => {
-    const journal = fail({ desired: slot(2) }, 2, 'no route to host', false, 600_000);
+    const journal = fail({ desired: slot(2) }, 2, { error: 'no route to host', final: false }, 600_000);
     expect(reconcile(journal, COMPLETE, 600_000)).toEqual({ kind: 'wait', ms: 2_000 });
     expect(reconcile(journal, COMPLETE, 0).kind).toBe('activate');
   });
@@ -141,10 +141,11 @@ describe('a desired document', () => {
 
 describe('a newer document that comes while a slice is being tried', () => {
   it('leaves the tried slice to be committed, not the one that nobody has tried', () => {
-    const failedBefore = fail({ desired: slot(2, 'large'), active: slot(1) }, 2, 'out of memory', false, 0);
+    const failedBefore = fail({ desired: slot(2, 'large'), active: slot(1) }, 2, { error: 'out of memory', final: false }, 0);
     const trying = beginActivation(failedBefore, slot(2, 'large'));
     const journal = commit(storeDesired(trying, slot(3, 'medium')));
-    expect(journal).toEqual({ desired: slot(3, 'medium'), active: slot(2, 'large'), previous: slot(1) });
+    expect(journal).toMatchObject({ desired: slot(3, 'medium'), active: slot(2, 'large'), previous: slot(1) });
+    expect([journal.provisional, journal.failure]).toEqual([undefined, undefined]);
     expect(reconcile(journal, COMPLETE, 0)).toEqual({ kind: 'activate', slot: slot(3, 'medium') });
   });
 });
@@ -162,7 +163,7 @@ describe('a generation that keeps failing', () => {
         nowMs += step.ms;
       } else if (step.kind === 'activate') {
         attempts += 1;
-        journal = fail(beginActivation(journal, step.slot), step.slot.generation, 'out of memory', false, nowMs);
+        journal = fail(beginActivation(journal, step.slot), step.slot.generation, { error: 'out of memory', final: false }, nowMs);
       }
     }
     expect(reconcile(journal, COMPLETE, Number.MAX_SAFE_INTEGER)).toEqual({ kind: 'none' });
@@ -234,7 +235,8 @@ class Device {
     if (step.kind === 'activate') this.journal = beginActivation(this.journal, step.slot);
     if (outcome === 'killed') this.journal = recover(this.journal, this.nowMs);
     else if (outcome === 'superseded') this.journal = abandon(this.journal);
-    else if (outcome !== 'done') this.journal = fail(this.journal, step.slot.generation, outcome, outcome === 'rejected', this.nowMs);
+    else if (outcome !== 'done')
+      this.journal = fail(this.journal, step.slot.generation, { error: outcome, final: outcome === 'rejected' }, this.nowMs);
     else if (step.kind === 'fetch-manifest') this.manifests.add(step.slot.modelVersionId);
     else if (step.kind === 'fetch') step.chunkIds.forEach((id) => this.chunks.add(id));
     else {

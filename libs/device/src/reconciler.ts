@@ -1,6 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Phase, type Desired, type Observed, type Report } from '@matfleet/protocol';
 import { traced, traceParent } from '@matfleet/tracing';
+import { failureKindOf, StepFailed } from './activation.js';
+import { activationToWire } from './activation-wire.js';
 import { abandon, adopt, clear, fail, storeDesired, type Failure, type Journal, type Slot } from './journal.js';
 import { reconcile, type Step, type StoreView } from './reconcile.js';
 
@@ -8,6 +10,8 @@ import { reconcile, type Step, type StoreView } from './reconcile.js';
 export interface JournalStore {
   readonly current: Journal;
   update(change: (journal: Journal) => Journal): Journal;
+  /** The same, and where the disk takes nothing more, for this process alone. */
+  note(change: (journal: Journal) => Journal): Journal;
 }
 
 /** How far this device is with a generation; sequence and observation are added on the way. */
@@ -27,8 +31,6 @@ export interface ReconcilerParts {
   tidy?(): Promise<unknown>;
   /** Nothing is to run any more. */
   stopServing(): Promise<void>;
-  /** Whether trying the same again would end the same way. */
-  isFinal(error: Error): boolean;
   report(report: Omit<Report, 'sequence'>): void;
   failed?(failure: Failure): void;
   /** This device's wall clock, milliseconds. */
@@ -53,9 +55,10 @@ export class Reconciler {
       sliceId: desired.sliceId,
       contextTokens: desired.contextTokens,
       ...(desired.traceParent && { traceParent: desired.traceParent }),
+      ...(desired.mostInterTokenMs !== undefined && { mostInterTokenMs: desired.mostInterTokenMs }),
     };
     const before = this.parts.journal.current;
-    if (this.parts.journal.update((state) => storeDesired(state, slot)) === before) return false;
+    if (this.parts.journal.note((state) => storeDesired(state, slot)) === before) return false;
     this.desiredAt.abort();
     this.wake();
     return true;
@@ -73,10 +76,12 @@ export class Reconciler {
   }
 
   report(generation: number, phase: Phase, detail: ReportDetail = {}): void {
+    const { activation } = this.parts.journal.current;
     this.parts.report({
       generation: BigInt(generation),
       phase,
       observed: this.observed(),
+      activation: activation?.generation === generation ? activationToWire(activation) : undefined,
       fetchedBytes: 0n,
       totalBytes: 0n,
       error: '',
@@ -120,7 +125,7 @@ export class Reconciler {
         else if (step.kind !== 'none' && (await this.perform(step, attempt))) continue;
       } catch (error) {
         if (attempt.aborted) {
-          journal.update(abandon);
+          journal.note(abandon);
           continue;
         }
         waitMs = this.failed(error as Error);
@@ -168,10 +173,11 @@ export class Reconciler {
 
   /** Milliseconds until the next try. */
   private failed(error: Error): number {
-    const { journal, nowMs, isFinal } = this.parts;
+    const { journal, nowMs } = this.parts;
     const generation = journal.current.desired?.generation;
     if (generation === undefined) return IDLE_MS;
-    const { failure } = journal.update((state) => fail(state, generation, error.message, isFinal(error), nowMs()));
+    const cause = { error: error.message, final: error instanceof StepFailed && error.final, kind: failureKindOf(error) };
+    const { failure } = journal.note((state) => fail(state, generation, cause, nowMs()));
     if (!failure) return IDLE_MS;
     this.parts.failed?.(failure);
     if (failure.final) this.report(generation, Phase.PHASE_FAILED, { error: failure.error });

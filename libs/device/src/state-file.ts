@@ -1,19 +1,33 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, statfsSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ZodType } from 'zod';
 
 /** Replaces a small file so that a reader sees the old or the new bytes, also after power loss. Synchronous: callers order their steps by it. */
 export function writeFileDurably(path: string, data: string | Uint8Array, mode = 0o600): void {
   const temporary = `${path}.tmp`;
-  const file = openSync(temporary, 'w', mode);
   try {
-    writeFileSync(file, data);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
+    const file = openSync(temporary, 'w', mode);
+    try {
+      writeFileSync(file, data);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, path);
+    syncDirectory(dirname(path));
+  } catch (cause) {
+    // The name must lead to the cause: which file, how much, how much room.
+    throw new Error(`cannot write ${path} (${data.length} bytes, ${freeText(dirname(path))}): ${(cause as Error).message}`, { cause });
   }
-  renameSync(temporary, path);
-  syncDirectory(dirname(path));
+}
+
+function freeText(directory: string): string {
+  try {
+    const { bavail, bsize } = statfsSync(directory);
+    return `${bavail * bsize} bytes free`;
+  } catch {
+    return 'free space unknown';
+  }
 }
 
 /** Makes renames inside `path` durable. */

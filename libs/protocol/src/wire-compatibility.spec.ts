@@ -17,6 +17,7 @@ describe('the wire form', () => {
           fetchedBytes: 300n,
           totalBytes: 4096n,
           error: 'chunk',
+          activation: undefined,
         },
       },
     };

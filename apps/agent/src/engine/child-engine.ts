@@ -126,11 +126,16 @@ export class ChildEngine implements RunningEngine {
     });
   }
 
-  async golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]> {
+  async golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<{ tokenIds: number[]; stepsMs: number[] }> {
     const tokenIds: number[] = [];
-    const collect = (event: EngineEvent): void => void (event.kind === 'token' && tokenIds.push(event.tokenId));
+    const stepsMs: number[] = [];
+    const collect = (event: EngineEvent): void => {
+      if (event.kind !== 'token') return;
+      tokenIds.push(event.tokenId);
+      stepsMs.push(event.stepMs);
+    };
     await this.generate({ promptIds, maxTokens: count, reproducible: true }, collect, signal);
-    return tokenIds;
+    return { tokenIds, stepsMs };
   }
 
   status(): EngineStatus {

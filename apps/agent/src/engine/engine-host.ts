@@ -146,8 +146,8 @@ export interface RunningEngine {
   ): Promise<EngineFinished>;
   /** Tokens of the request's prompt, while another answer may run. Rejects with EngineError `prompt-too-long` when the context does not hold them. */
   checkPrompt(request: EngineRequest): Promise<number>;
-  /** Greedy continuation of `promptIds` by up to `count` ids (fewer when a stop id comes). */
-  golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<number[]>;
+  /** Greedy continuation of `promptIds` by up to `count` ids (fewer when a stop id comes), and how long each took. */
+  golden(promptIds: readonly number[], count: number, signal?: AbortSignal): Promise<{ tokenIds: number[]; stepsMs: number[] }>;
   status(): EngineStatus;
   /** Answers that run or wait inside. */
   inFlight(): number;

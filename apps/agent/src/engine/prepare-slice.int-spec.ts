@@ -58,7 +58,7 @@ describe('preparing a slice in a process of its own', () => {
       const [{ manifestPath }] = task.slices as [PrepareTask['slices'][number]];
       const engine = await host.start({ modelVersionId: 'v1', modelName: 'random', sliceId: 'full', manifestPath, storeDir, contextTokens: 64 });
       try {
-        return await engine.golden([2, 40, 300], 12);
+        return (await engine.golden([2, 40, 300], 12)).tokenIds;
       } finally {
         await engine.stop();
       }

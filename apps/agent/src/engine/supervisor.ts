@@ -28,11 +28,13 @@ export interface Supervisor {
    * restarts this spec with backoff.
    */
   promote(engine: RunningEngine): Promise<void>;
+  /** Ends the engine and starts none until `promote` or `resume`; requests wait meanwhile. */
+  suspend(): Promise<void>;
   /** Runs nothing from now on. */
   clear(): Promise<void>;
   stats(): SupervisorStats;
-  /** Called when the current spec crashes too often (see `crashLooping`); the caller may revert to an earlier slice. */
-  onCrashLoop(callback: (spec: EngineSpec, reason: string) => void): void;
+  /** Called whenever the current spec's engine ended by itself or did not start; the caller may go back to an earlier slice. */
+  onCrash(callback: (spec: EngineSpec, reason: string) => void): void;
   /** Called whenever the engine came up, went down or was swapped. */
   onChange(callback: (stats: SupervisorStats) => void): void;
   stop(): Promise<void>;
@@ -62,7 +64,7 @@ export function createSupervisor({ host, policy = defaultRestartPolicy, drainTim
   let starting: AbortController | undefined;
   let stopped = false;
   const changed: (() => void)[] = [];
-  const crashLooped: ((spec: EngineSpec, reason: string) => void)[] = [];
+  const crashCallbacks: ((spec: EngineSpec, reason: string) => void)[] = [];
 
   const tell = (): void => [...changed].forEach((callback) => callback());
 
@@ -82,14 +84,13 @@ export function createSupervisor({ host, policy = defaultRestartPolicy, drainTim
   function retry(failed: EngineSpec, ranMs: number, reason: string): void {
     if (stopped) return;
     const decision = afterExit(policy, exits, ranMs, Math.random());
-    const loopBegins = decision.crashLooping && !crashLooping;
     ({ exits, crashLooping } = decision);
     lastExit = reason;
     restartAt = Date.now() + decision.delayMs;
     log(`${reason}; starting it again in ${decision.delayMs} ms (exit ${exits} in a row)`);
     timer = setTimeout(() => void restart(failed), decision.delayMs);
     tell();
-    if (loopBegins) for (const callback of crashLooped) callback(failed, reason);
+    for (const callback of crashCallbacks) callback(failed, reason);
   }
 
   async function restart(wanted: EngineSpec): Promise<void> {
@@ -143,6 +144,7 @@ export function createSupervisor({ host, policy = defaultRestartPolicy, drainTim
       }),
 
     resume(wanted) {
+      if (stopped) return;
       abandonStart();
       spec = wanted;
       exits = 0;
@@ -160,6 +162,14 @@ export function createSupervisor({ host, policy = defaultRestartPolicy, drainTim
       const old = engine;
       use(next);
       if (old !== next) await retire(old, drainTimeoutMs);
+    },
+
+    async suspend() {
+      abandonStart();
+      const old = engine;
+      engine = undefined;
+      tell();
+      await retire(old, drainTimeoutMs);
     },
 
     async clear() {
@@ -182,7 +192,7 @@ export function createSupervisor({ host, policy = defaultRestartPolicy, drainTim
       engine: engine?.status(),
     }),
 
-    onCrashLoop: (callback) => void crashLooped.push(callback),
+    onCrash: (callback) => void crashCallbacks.push(callback),
     onChange: (callback) => void changed.push(() => callback(supervisor.stats())),
 
     async stop() {

@@ -95,7 +95,7 @@ async function promptIds(): Promise<number[]> {
 async function alone(sliceId: string, ids: readonly number[], count: number): Promise<number[]> {
   const engine = await host.start(spec(sliceId));
   try {
-    return await engine.golden(ids, count);
+    return (await engine.golden(ids, count)).tokenIds;
   } finally {
     await engine.stop();
   }

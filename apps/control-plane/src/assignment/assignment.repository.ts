@@ -98,7 +98,7 @@ export class AssignmentRepository {
           "contextTokens" int, reason text, explanation jsonb, "updateId" text, "traceParent" text, "expectedGeneration" bigint, "pinVersion" boolean)
       ), moved AS (
         -- What the device reported about the generation before says nothing about this one.
-        UPDATE devices d SET generation = i.generation, phase = NULL, phase_error = NULL,
+        UPDATE devices d SET generation = i.generation, phase = NULL, phase_error = NULL, activation = NULL,
           model_version_id = CASE WHEN i."pinVersion" THEN i."modelVersionId" ELSE d.model_version_id END
         FROM input i WHERE d.id = i."deviceId" AND d.generation = i."expectedGeneration" RETURNING d.id
       )

@@ -49,6 +49,7 @@ const devices: DeviceView[] = Array.from({ length: 60 }, (_, index) => {
     condition: null,
     desired: null,
     phaseError: null,
+    activation: null,
     fetchedBytes: 0,
     totalBytes: 0,
     latency: null,

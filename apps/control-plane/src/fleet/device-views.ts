@@ -80,6 +80,7 @@ export class DeviceViews {
       observed: device.observed,
       phase: device.phase,
       phaseError: device.phaseError,
+      activation: device.activation,
       fetchedBytes: device.fetchedBytes,
       totalBytes: device.totalBytes,
       latency: latency.get(device.id) ?? null,

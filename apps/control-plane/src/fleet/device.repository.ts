@@ -7,13 +7,13 @@ import { Prisma, type Device } from '../generated/prisma/client.js';
 import type { LabelPatch, Labels } from './device-labels.js';
 import type { Standing } from '../identity/identity.js';
 import type { NamePage } from './device-filter.repository.js';
-import type { Capabilities, DeviceRecord, Hello, Observed, Phase, PhaseReport } from './device.js';
+import type { Activation, Capabilities, DeviceRecord, Hello, Observed, Phase, PhaseReport } from './device.js';
 import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 
 type Row = Omit<Device, 'publicKeyHash' | 'createdAt' | 'bootId' | 'boots' | 'standingAt'>;
 
 const COLUMNS = Prisma.raw(
-  `d.id, d.name, d.standing, d.standing_reason AS "standingReason", d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase,
+  `d.id, d.name, d.standing, d.standing_reason AS "standingReason", d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase, d.activation,
    d.phase_error AS "phaseError", d.fetched_bytes AS "fetchedBytes", d.total_bytes AS "totalBytes", d.latency_correction AS "latencyCorrection"`,
 );
 /** The newest desired document of device `d`, as `a`. */
@@ -98,10 +98,11 @@ export class DeviceRepository {
       SET observed = COALESCE(r.observed, d.observed),
           phase = CASE WHEN r.generation = d.generation THEN r.phase ELSE d.phase END,
           phase_error = CASE WHEN r.generation = d.generation THEN r.error ELSE d.phase_error END,
+          activation = CASE WHEN r.generation = d.generation THEN r.activation ELSE d.activation END,
           fetched_bytes = CASE WHEN r.generation = d.generation THEN r."fetchedBytes" ELSE d.fetched_bytes END,
           total_bytes = CASE WHEN r.generation = d.generation THEN r."totalBytes" ELSE d.total_bytes END
       FROM jsonb_to_recordset(${input}::jsonb)
-        AS r(id text, epoch bigint, generation bigint, phase text, observed jsonb, "fetchedBytes" bigint, "totalBytes" bigint, error text)
+        AS r(id text, epoch bigint, generation bigint, phase text, observed jsonb, "fetchedBytes" bigint, "totalBytes" bigint, error text, activation jsonb)
       WHERE d.id = r.id AND d.epoch = r.epoch AND (r.generation = d.generation OR r.observed IS NOT NULL)
       RETURNING d.id`;
     const written = new Set(rows.map((row) => row.id));
@@ -247,6 +248,7 @@ const record = (row: Row): DeviceRecord => ({
   observed: row.observed as unknown as Observed | null,
   phase: row.phase as Phase | null,
   phaseError: row.phaseError,
+  activation: row.activation as unknown as Activation | null,
   fetchedBytes: Number(row.fetchedBytes),
   totalBytes: Number(row.totalBytes),
   latencyCorrection: row.latencyCorrection,

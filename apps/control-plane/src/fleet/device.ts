@@ -74,9 +74,36 @@ export interface DeviceRecord {
   readonly observed: Observed | null;
   readonly phase: Phase | null;
   readonly phaseError: string | null;
+  /** Of the newest generation's trial; null before it. */
+  readonly activation: Activation | null;
   readonly fetchedBytes: number;
   readonly totalBytes: number;
   readonly latencyCorrection: number;
+}
+
+export type ActivationStep = 'verifying' | 'preparing' | 'starting' | 'checking' | 'committed' | 'rejected' | 'reverted';
+
+/** What kind of failure ended a trial. */
+export type FailureClass = 'fetch' | 'verify' | 'disk' | 'start' | 'golden' | 'latency' | 'memory' | 'crash-loop' | 'interrupted';
+
+/** How a device's trial of the desired slice went: `active` is said only of what has committed. */
+export interface Activation {
+  readonly step: ActivationStep;
+  readonly reason: string | null;
+  readonly failure: FailureClass | null;
+  /** Of the manifest's golden prompts; an answer counts up to its first wrong token. */
+  readonly goldenPromptsTotal: number;
+  readonly goldenPromptsMatched: number;
+  readonly goldenTokensTotal: number;
+  readonly goldenTokensMatched: number;
+  /** Of the golden tokens of the slice that was active before, those that the new one gives too; 0 of 0 where there was none to compare. */
+  readonly previousTokensTotal: number;
+  readonly previousTokensMatched: number;
+  readonly ttftMs: number | null;
+  readonly interTokenMs: number | null;
+  readonly residentBytes: number | null;
+  /** The old engine had to stop before the candidate could start. */
+  readonly replacedFirst: boolean;
 }
 
 /** Progress towards a generation. */
@@ -87,6 +114,8 @@ export interface PhaseReport {
   readonly fetchedBytes: number;
   readonly totalBytes: number;
   readonly error: string | null;
+  /** Null where there was no trial yet. */
+  readonly activation?: Activation | null;
 }
 
 export interface LatencySummary {
@@ -120,6 +149,8 @@ export interface DeviceView {
   readonly observed: Observed | null;
   readonly phase: Phase | null;
   readonly phaseError: string | null;
+  /** Of the newest generation's trial; null before it. */
+  readonly activation: Activation | null;
   readonly fetchedBytes: number;
   readonly totalBytes: number;
   readonly latency: LatencySummary | null;

@@ -62,6 +62,28 @@ export class LatencyType {
   @Field(() => Float) samples!: number;
 }
 
+@ObjectType('Activation', { description: "How a device's trial of its desired slice went." })
+export class ActivationType {
+  @Field(() => String, { description: 'verifying, preparing, starting, checking, committed, rejected or reverted' }) step!: string;
+  @Field(() => String, { nullable: true }) reason!: string | null;
+  @Field(() => String, {
+    nullable: true,
+    description: 'fetch, verify, disk, start, golden, latency, memory, crash-loop or interrupted',
+  })
+  failure!: string | null;
+  @Field(() => Int) goldenPromptsTotal!: number;
+  @Field(() => Int) goldenPromptsMatched!: number;
+  @Field(() => Int) goldenTokensTotal!: number;
+  @Field(() => Int) goldenTokensMatched!: number;
+  @Field(() => Int, { description: 'Golden tokens of the slice that was active before; 0 where there was none to compare.' })
+  previousTokensTotal!: number;
+  @Field(() => Int) previousTokensMatched!: number;
+  @Field(() => Float, { nullable: true }) ttftMs!: number | null;
+  @Field(() => Float, { nullable: true }) interTokenMs!: number | null;
+  @Field(() => Float, { nullable: true }) residentBytes!: number | null;
+  @Field(() => Boolean, { description: 'The old engine had to stop before the candidate could start.' }) replacedFirst!: boolean;
+}
+
 @ObjectType('Label')
 export class LabelType {
   @Field(() => String) key!: string;
@@ -90,6 +112,7 @@ export class DeviceType {
   @Field(() => ObservedType, { nullable: true }) observed!: ObservedType | null;
   @Field(() => String, { nullable: true }) phase!: string | null;
   @Field(() => String, { nullable: true }) phaseError!: string | null;
+  @Field(() => ActivationType, { nullable: true }) activation!: ActivationType | null;
   @Field(() => Float) fetchedBytes!: number;
   @Field(() => Float) totalBytes!: number;
   @Field(() => LatencyType, { nullable: true }) latency!: LatencyType | null;

@@ -9,6 +9,8 @@ import { ChannelCredentials } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { footprint, histogramOf, type Manifest } from '@matfleet/model';
 import {
+  Activation,
+  ActivationStep,
   ArtifactServiceClient,
   DeviceServiceClient,
   FinishReason,
@@ -187,10 +189,21 @@ describe('the device gateway', () => {
     return { device, identity, beat };
   }
 
-  function report(device: FakeDevice, generation: bigint, phase: Phase, sliceId: string, modelVersionId = first.id): void {
+  function report(
+    device: FakeDevice,
+    generation: bigint,
+    phase: Phase,
+    sliceId: string,
+    modelVersionId = first.id,
+    trial?: Partial<Activation>,
+  ): void {
+    const activation = trial && Activation.fromPartial(trial);
     const observed = { generation, modelVersionId, sliceId };
     device.send({
-      message: { $case: 'report', value: { sequence: generation, generation, phase, observed, fetchedBytes: 1n, totalBytes: 1n, error: '' } },
+      message: {
+        $case: 'report',
+        value: { sequence: generation, generation, phase, observed, fetchedBytes: 1n, totalBytes: 1n, error: '', activation },
+      },
     });
   }
 
@@ -526,11 +539,21 @@ describe('the device gateway', () => {
     const { id } = await call<{ id: string }>('POST', '/api/v1/updates', { modelVersionId: second.id });
     const desired = await device.next('desired', 10_000);
     expect(desired).toMatchObject({ generation: 2n, modelVersionId: second.id, sliceId: 'middle', updateId: id });
-    report(device, 2n, Phase.PHASE_ACTIVE, 'middle', second.id);
+    report(device, 2n, Phase.PHASE_ACTIVE, 'middle', second.id, {
+      step: ActivationStep.ACTIVATION_STEP_COMMITTED,
+      ...{ goldenPromptsTotal: 3, goldenPromptsMatched: 3, goldenTokensTotal: 24, goldenTokensMatched: 24 },
+      ...{ previousTokensTotal: 24, previousTokensMatched: 19, interTokenMs: 41.5 },
+    });
     await until(
       () => call<{ state: string }>('GET', `/api/v1/updates/${id}`),
       (update) => update.state === 'succeeded',
     );
-    expect((await deviceOf(identity.deviceId)).observed).toMatchObject({ generation: 2 });
+    expect(await deviceOf(identity.deviceId)).toMatchObject({
+      observed: { generation: 2 },
+      activation: {
+        ...{ step: 'committed', failure: null, reason: null, goldenPromptsMatched: 3, goldenTokensTotal: 24 },
+        ...{ previousTokensTotal: 24, previousTokensMatched: 19, interTokenMs: 41.5, ttftMs: null },
+      },
+    });
   });
 });

@@ -1,12 +1,15 @@
 // The only place where protobuf messages meet the control plane's own types.
 import { emptyHistogram, Histogram } from '@matfleet/model';
 import {
+  ActivationStep as WireStep,
+  FailureClass as WireFailure,
   Finished,
   FinishReason,
   Phase as WirePhase,
   PowerSource,
   Role,
   Started,
+  type Activation as WireActivation,
   type Capabilities as WireCapabilities,
   type Condition as WireCondition,
   type GenerateRequest,
@@ -21,7 +24,7 @@ import {
   type StartInference,
 } from '@matfleet/protocol';
 import { DomainError } from '../errors.js';
-import type { Capabilities, Condition, Observed, Phase, PhaseReport } from '../fleet/device.js';
+import type { Activation, ActivationStep, Capabilities, Condition, FailureClass, Observed, Phase, PhaseReport } from '../fleet/device.js';
 import type { ChatMessage, InferenceStart, Outbound } from '../fleet/device-links.js';
 import type { Beat } from '../fleet/fleet.service.js';
 import type { AttemptEvent } from '../inference/attempt-hub.js';
@@ -82,8 +85,9 @@ const POWERS: Partial<Record<PowerSource, Condition['power']>> = {
   [PowerSource.POWER_SOURCE_BATTERY]: 'battery',
 };
 
+const finite = (value: number | undefined): number | null => (value !== undefined && Number.isFinite(value) ? value : null);
+
 function conditionOf(wire: WireCondition): Condition {
-  const finite = (value: number | undefined): number | null => (value !== undefined && Number.isFinite(value) ? value : null);
   return {
     memorySomePercent: finite(wire.memorySomePercent),
     memoryFullPercent: finite(wire.memoryFullPercent),
@@ -103,6 +107,49 @@ const PHASES: Partial<Record<WirePhase, Phase>> = {
   [WirePhase.PHASE_FAILED]: 'failed',
 };
 
+const STEPS: Partial<Record<WireStep, ActivationStep>> = {
+  [WireStep.ACTIVATION_STEP_VERIFYING]: 'verifying',
+  [WireStep.ACTIVATION_STEP_PREPARING]: 'preparing',
+  [WireStep.ACTIVATION_STEP_STARTING]: 'starting',
+  [WireStep.ACTIVATION_STEP_CHECKING]: 'checking',
+  [WireStep.ACTIVATION_STEP_COMMITTED]: 'committed',
+  [WireStep.ACTIVATION_STEP_REJECTED]: 'rejected',
+  [WireStep.ACTIVATION_STEP_REVERTED]: 'reverted',
+};
+
+const FAILURES: Partial<Record<WireFailure, FailureClass>> = {
+  [WireFailure.FAILURE_CLASS_FETCH]: 'fetch',
+  [WireFailure.FAILURE_CLASS_VERIFY]: 'verify',
+  [WireFailure.FAILURE_CLASS_DISK]: 'disk',
+  [WireFailure.FAILURE_CLASS_START]: 'start',
+  [WireFailure.FAILURE_CLASS_GOLDEN]: 'golden',
+  [WireFailure.FAILURE_CLASS_LATENCY]: 'latency',
+  [WireFailure.FAILURE_CLASS_MEMORY]: 'memory',
+  [WireFailure.FAILURE_CLASS_CRASH_LOOP]: 'crash-loop',
+  [WireFailure.FAILURE_CLASS_INTERRUPTED]: 'interrupted',
+};
+
+/** Null where the device says nothing, or a step that only a newer protocol knows. */
+function activationOf(wire: WireActivation | undefined): Activation | null {
+  const step = wire && STEPS[wire.step];
+  if (!step) return null;
+  return {
+    step,
+    reason: wire.reason === '' ? null : text(wire.reason),
+    failure: FAILURES[wire.failure] ?? null,
+    goldenPromptsTotal: wire.goldenPromptsTotal,
+    goldenPromptsMatched: wire.goldenPromptsMatched,
+    goldenTokensTotal: wire.goldenTokensTotal,
+    goldenTokensMatched: wire.goldenTokensMatched,
+    previousTokensTotal: wire.previousTokensTotal,
+    previousTokensMatched: wire.previousTokensMatched,
+    ttftMs: finite(wire.ttftMs),
+    interTokenMs: finite(wire.interTokenMs),
+    residentBytes: wire.residentBytes === undefined ? null : Number(wire.residentBytes),
+    replacedFirst: wire.replacedFirst,
+  };
+}
+
 export function phaseReportOf(wire: Report): PhaseReport {
   const phase = PHASES[wire.phase];
   if (!phase) throw new DomainError('invalid-argument', `report ${wire.sequence} has the unknown phase ${wire.phase}`);
@@ -113,6 +160,7 @@ export function phaseReportOf(wire: Report): PhaseReport {
     fetchedBytes: Number(wire.fetchedBytes),
     totalBytes: Number(wire.totalBytes),
     error: wire.error === '' ? null : text(wire.error),
+    activation: activationOf(wire.activation),
   };
 }
 

@@ -157,7 +157,16 @@ class Pair {
     device.send({
       message: {
         $case: 'report',
-        value: { sequence: generation, generation, phase: Phase.PHASE_ACTIVE, observed, fetchedBytes: 1n, totalBytes: 1n, error: '' },
+        value: {
+          sequence: generation,
+          generation,
+          phase: Phase.PHASE_ACTIVE,
+          observed,
+          fetchedBytes: 1n,
+          totalBytes: 1n,
+          error: '',
+          activation: undefined,
+        },
       },
     });
     await device.next('reportAck');

@@ -80,6 +80,7 @@ describe('updates', () => {
       fetchedBytes: 0,
       totalBytes: 0,
       error,
+      activation: null,
     });
   const eventually = async (id: string, check: (update: UpdateView) => void): Promise<UpdateView> => {
     for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {

@@ -12,6 +12,10 @@ export class MemoryJournal implements JournalStore {
     return (this.state = change(this.state));
   }
 
+  note(change: (journal: Journal) => Journal): Journal {
+    return this.update(change);
+  }
+
   /** As when an agent starts on what the last one left. */
   reopen(nowMs: number): void {
     this.update((journal) => recover(journal, nowMs));

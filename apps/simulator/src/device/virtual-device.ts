@@ -107,7 +107,6 @@ export class VirtualDevice {
         return Promise.resolve();
       },
       stopServing: () => Promise.resolve(),
-      isFinal: () => false,
       report: (report) => {
         this.session?.report(report);
         this.settle();

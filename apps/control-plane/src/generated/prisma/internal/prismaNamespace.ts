@@ -2071,6 +2071,7 @@ export const DeviceScalarFieldEnum = {
   observed: 'observed',
   phase: 'phase',
   phaseError: 'phaseError',
+  activation: 'activation',
   fetchedBytes: 'fetchedBytes',
   totalBytes: 'totalBytes',
   latencyCorrection: 'latencyCorrection'

@@ -205,6 +205,7 @@ export const DeviceScalarFieldEnum = {
   observed: 'observed',
   phase: 'phase',
   phaseError: 'phaseError',
+  activation: 'activation',
   fetchedBytes: 'fetchedBytes',
   totalBytes: 'totalBytes',
   latencyCorrection: 'latencyCorrection'

@@ -107,6 +107,7 @@ export type DeviceCountAggregateOutputType = {
   observed: number
   phase: number
   phaseError: number
+  activation: number
   fetchedBytes: number
   totalBytes: number
   latencyCorrection: number
@@ -195,6 +196,7 @@ export type DeviceCountAggregateInputType = {
   observed?: true
   phase?: true
   phaseError?: true
+  activation?: true
   fetchedBytes?: true
   totalBytes?: true
   latencyCorrection?: true
@@ -308,6 +310,7 @@ export type DeviceGroupByOutputType = {
   observed: runtime.JsonValue | null
   phase: string | null
   phaseError: string | null
+  activation: runtime.JsonValue | null
   fetchedBytes: bigint
   totalBytes: bigint
   latencyCorrection: number
@@ -357,6 +360,7 @@ export type DeviceWhereInput = {
   observed?: Prisma.JsonNullableFilter<"Device">
   phase?: Prisma.StringNullableFilter<"Device"> | string | null
   phaseError?: Prisma.StringNullableFilter<"Device"> | string | null
+  activation?: Prisma.JsonNullableFilter<"Device">
   fetchedBytes?: Prisma.BigIntFilter<"Device"> | bigint | number
   totalBytes?: Prisma.BigIntFilter<"Device"> | bigint | number
   latencyCorrection?: Prisma.FloatFilter<"Device"> | number
@@ -388,6 +392,7 @@ export type DeviceOrderByWithRelationInput = {
   observed?: Prisma.SortOrderInput | Prisma.SortOrder
   phase?: Prisma.SortOrderInput | Prisma.SortOrder
   phaseError?: Prisma.SortOrderInput | Prisma.SortOrder
+  activation?: Prisma.SortOrderInput | Prisma.SortOrder
   fetchedBytes?: Prisma.SortOrder
   totalBytes?: Prisma.SortOrder
   latencyCorrection?: Prisma.SortOrder
@@ -422,6 +427,7 @@ export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   observed?: Prisma.JsonNullableFilter<"Device">
   phase?: Prisma.StringNullableFilter<"Device"> | string | null
   phaseError?: Prisma.StringNullableFilter<"Device"> | string | null
+  activation?: Prisma.JsonNullableFilter<"Device">
   fetchedBytes?: Prisma.BigIntFilter<"Device"> | bigint | number
   totalBytes?: Prisma.BigIntFilter<"Device"> | bigint | number
   latencyCorrection?: Prisma.FloatFilter<"Device"> | number
@@ -453,6 +459,7 @@ export type DeviceOrderByWithAggregationInput = {
   observed?: Prisma.SortOrderInput | Prisma.SortOrder
   phase?: Prisma.SortOrderInput | Prisma.SortOrder
   phaseError?: Prisma.SortOrderInput | Prisma.SortOrder
+  activation?: Prisma.SortOrderInput | Prisma.SortOrder
   fetchedBytes?: Prisma.SortOrder
   totalBytes?: Prisma.SortOrder
   latencyCorrection?: Prisma.SortOrder
@@ -487,6 +494,7 @@ export type DeviceScalarWhereWithAggregatesInput = {
   observed?: Prisma.JsonNullableWithAggregatesFilter<"Device">
   phase?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
   phaseError?: Prisma.StringNullableWithAggregatesFilter<"Device"> | string | null
+  activation?: Prisma.JsonNullableWithAggregatesFilter<"Device">
   fetchedBytes?: Prisma.BigIntWithAggregatesFilter<"Device"> | bigint | number
   totalBytes?: Prisma.BigIntWithAggregatesFilter<"Device"> | bigint | number
   latencyCorrection?: Prisma.FloatWithAggregatesFilter<"Device"> | number
@@ -512,6 +520,7 @@ export type DeviceCreateInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -543,6 +552,7 @@ export type DeviceUncheckedCreateInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -572,6 +582,7 @@ export type DeviceUpdateInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -603,6 +614,7 @@ export type DeviceUncheckedUpdateInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -633,6 +645,7 @@ export type DeviceCreateManyInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -658,6 +671,7 @@ export type DeviceUpdateManyMutationInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -684,6 +698,7 @@ export type DeviceUncheckedUpdateManyInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -710,6 +725,7 @@ export type DeviceCountOrderByAggregateInput = {
   observed?: Prisma.SortOrder
   phase?: Prisma.SortOrder
   phaseError?: Prisma.SortOrder
+  activation?: Prisma.SortOrder
   fetchedBytes?: Prisma.SortOrder
   totalBytes?: Prisma.SortOrder
   latencyCorrection?: Prisma.SortOrder
@@ -920,6 +936,7 @@ export type DeviceCreateWithoutModelVersionInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -949,6 +966,7 @@ export type DeviceUncheckedCreateWithoutModelVersionInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1008,6 +1026,7 @@ export type DeviceScalarWhereInput = {
   observed?: Prisma.JsonNullableFilter<"Device">
   phase?: Prisma.StringNullableFilter<"Device"> | string | null
   phaseError?: Prisma.StringNullableFilter<"Device"> | string | null
+  activation?: Prisma.JsonNullableFilter<"Device">
   fetchedBytes?: Prisma.BigIntFilter<"Device"> | bigint | number
   totalBytes?: Prisma.BigIntFilter<"Device"> | bigint | number
   latencyCorrection?: Prisma.FloatFilter<"Device"> | number
@@ -1033,6 +1052,7 @@ export type DeviceCreateWithoutAssignmentsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1063,6 +1083,7 @@ export type DeviceUncheckedCreateWithoutAssignmentsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1107,6 +1128,7 @@ export type DeviceUpdateWithoutAssignmentsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1137,6 +1159,7 @@ export type DeviceUncheckedUpdateWithoutAssignmentsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1165,6 +1188,7 @@ export type DeviceCreateWithoutLatencyInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1195,6 +1219,7 @@ export type DeviceUncheckedCreateWithoutLatencyInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1239,6 +1264,7 @@ export type DeviceUpdateWithoutLatencyInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1269,6 +1295,7 @@ export type DeviceUncheckedUpdateWithoutLatencyInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1297,6 +1324,7 @@ export type DeviceCreateWithoutTargetsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1327,6 +1355,7 @@ export type DeviceUncheckedCreateWithoutTargetsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1371,6 +1400,7 @@ export type DeviceUpdateWithoutTargetsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1401,6 +1431,7 @@ export type DeviceUncheckedUpdateWithoutTargetsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1429,6 +1460,7 @@ export type DeviceCreateWithoutAttemptsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1459,6 +1491,7 @@ export type DeviceUncheckedCreateWithoutAttemptsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1503,6 +1536,7 @@ export type DeviceUpdateWithoutAttemptsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1533,6 +1567,7 @@ export type DeviceUncheckedUpdateWithoutAttemptsInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1561,6 +1596,7 @@ export type DeviceCreateManyModelVersionInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: string | null
   phaseError?: string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
@@ -1586,6 +1622,7 @@ export type DeviceUpdateWithoutModelVersionInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1615,6 +1652,7 @@ export type DeviceUncheckedUpdateWithoutModelVersionInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1644,6 +1682,7 @@ export type DeviceUncheckedUpdateManyWithoutModelVersionInput = {
   observed?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   phase?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   phaseError?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  activation?: Prisma.NullableJsonNullValueInput | runtime.InputJsonValue
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1728,6 +1767,7 @@ export type DeviceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   observed?: boolean
   phase?: boolean
   phaseError?: boolean
+  activation?: boolean
   fetchedBytes?: boolean
   totalBytes?: boolean
   latencyCorrection?: boolean
@@ -1760,6 +1800,7 @@ export type DeviceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   observed?: boolean
   phase?: boolean
   phaseError?: boolean
+  activation?: boolean
   fetchedBytes?: boolean
   totalBytes?: boolean
   latencyCorrection?: boolean
@@ -1787,6 +1828,7 @@ export type DeviceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   observed?: boolean
   phase?: boolean
   phaseError?: boolean
+  activation?: boolean
   fetchedBytes?: boolean
   totalBytes?: boolean
   latencyCorrection?: boolean
@@ -1814,12 +1856,13 @@ export type DeviceSelectScalar = {
   observed?: boolean
   phase?: boolean
   phaseError?: boolean
+  activation?: boolean
   fetchedBytes?: boolean
   totalBytes?: boolean
   latencyCorrection?: boolean
 }
 
-export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "standing" | "standingReason" | "standingAt" | "boots" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
+export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "standing" | "standingReason" | "standingAt" | "boots" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "activation" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
 export type DeviceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.Device$modelVersionArgs<ExtArgs>
   assignments?: boolean | Prisma.Device$assignmentsArgs<ExtArgs>
@@ -1889,6 +1932,10 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     observed: runtime.JsonValue | null
     phase: string | null
     phaseError: string | null
+    /**
+     * How the trial of the newest generation's slice went, as the device told it.
+     */
+    activation: runtime.JsonValue | null
     fetchedBytes: bigint
     totalBytes: bigint
     /**
@@ -2343,6 +2390,7 @@ export interface DeviceFieldRefs {
   readonly observed: Prisma.FieldRef<"Device", 'Json'>
   readonly phase: Prisma.FieldRef<"Device", 'String'>
   readonly phaseError: Prisma.FieldRef<"Device", 'String'>
+  readonly activation: Prisma.FieldRef<"Device", 'Json'>
   readonly fetchedBytes: Prisma.FieldRef<"Device", 'BigInt'>
   readonly totalBytes: Prisma.FieldRef<"Device", 'BigInt'>
   readonly latencyCorrection: Prisma.FieldRef<"Device", 'Float'>

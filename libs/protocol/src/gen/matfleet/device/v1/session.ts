@@ -39,6 +39,46 @@ export enum Phase {
   UNRECOGNIZED = -1,
 }
 
+/** How far the trial of a slice is. The last three end it. */
+export enum ActivationStep {
+  ACTIVATION_STEP_UNSPECIFIED = 0,
+  /** ACTIVATION_STEP_VERIFYING - Every chunk of the slice is read and hashed. */
+  ACTIVATION_STEP_VERIFYING = 1,
+  /** ACTIVATION_STEP_PREPARING - Weights are packed for this processor. */
+  ACTIVATION_STEP_PREPARING = 2,
+  ACTIVATION_STEP_STARTING = 3,
+  /** ACTIVATION_STEP_CHECKING - Golden prompts run on the candidate. */
+  ACTIVATION_STEP_CHECKING = 4,
+  ACTIVATION_STEP_COMMITTED = 5,
+  /** ACTIVATION_STEP_REJECTED - The candidate was dropped; what ran before it runs on. */
+  ACTIVATION_STEP_REJECTED = 6,
+  /** ACTIVATION_STEP_REVERTED - The slice had been committed, kept ending, and the previous one runs again. */
+  ACTIVATION_STEP_REVERTED = 7,
+  UNRECOGNIZED = -1,
+}
+
+/** What kind of failure ended a trial: what decides whether another try makes sense, there or elsewhere. */
+export enum FailureClass {
+  FAILURE_CLASS_UNSPECIFIED = 0,
+  /** FAILURE_CLASS_FETCH - Bytes did not come. */
+  FAILURE_CLASS_FETCH = 1,
+  /** FAILURE_CLASS_VERIFY - Bytes came or lay there and were not the right ones. */
+  FAILURE_CLASS_VERIFY = 2,
+  /** FAILURE_CLASS_DISK - No room on the disk, or it cannot be written. */
+  FAILURE_CLASS_DISK = 3,
+  /** FAILURE_CLASS_START - The engine did not start, or ended while it was tried. */
+  FAILURE_CLASS_START = 4,
+  /** FAILURE_CLASS_GOLDEN - Golden answers were wrong. */
+  FAILURE_CLASS_GOLDEN = 5,
+  FAILURE_CLASS_LATENCY = 6,
+  FAILURE_CLASS_MEMORY = 7,
+  /** FAILURE_CLASS_CRASH_LOOP - The committed slice kept ending. */
+  FAILURE_CLASS_CRASH_LOOP = 8,
+  /** FAILURE_CLASS_INTERRUPTED - The agent itself ended during the trial. */
+  FAILURE_CLASS_INTERRUPTED = 9,
+  UNRECOGNIZED = -1,
+}
+
 export interface EnrollRequest {
   /** The secret part of the join token. */
   token: string;
@@ -242,7 +282,11 @@ export interface Desired {
   /** Set when an update caused this generation. */
   updateId: string;
   /** W3C traceparent of what caused it; unset where nobody traces. */
-  traceParent?: string | undefined;
+  traceParent?:
+    | string
+    | undefined;
+  /** The candidate is rejected when the median step of its golden answers takes longer; unset: no bound. */
+  mostInterTokenMs?: number | undefined;
 }
 
 /** What the device runs. */
@@ -251,6 +295,39 @@ export interface Observed {
   generation: bigint;
   modelVersionId: string;
   sliceId: string;
+}
+
+/** The trial of a slice on this device, and what was measured in it: what the gates of an update compare. */
+export interface Activation {
+  step: ActivationStep;
+  /** Why it ended so, in plain words with the numbers; empty while it goes well. */
+  reason: string;
+  failure: FailureClass;
+  /**
+   * Golden prompts that the manifest has for this slice; of these the ones answered token by token; and their tokens, each answer counted up to its
+   * first wrong one.
+   */
+  goldenPromptsTotal: number;
+  goldenPromptsMatched: number;
+  goldenTokensTotal: number;
+  goldenTokensMatched: number;
+  /**
+   * The same for the golden prompts of the slice that was active before, answered by the candidate: how much the new one says what the old one said.
+   * 0 of 0 where there was none or its vocabulary is another.
+   */
+  previousTokensTotal: number;
+  previousTokensMatched: number;
+  /** Slowest golden prompt, and median step after the first token, one token a pass. */
+  ttftMs?: number | undefined;
+  interTokenMs?:
+    | number
+    | undefined;
+  /** Of the candidate's process after the prompts. */
+  residentBytes?:
+    | bigint
+    | undefined;
+  /** The old engine had to stop before the candidate could start. */
+  replacedFirst: boolean;
 }
 
 /** Progress towards a generation. ACTIVE and FAILED end it. */
@@ -264,7 +341,11 @@ export interface Report {
   /** For FAILED: what failed, with the numbers. The previous slice keeps running. */
   error: string;
   /** W3C traceparent: the device's own span, or the one that its desired document named. */
-  traceParent?: string | undefined;
+  traceParent?:
+    | string
+    | undefined;
+  /** Of this generation's slice; unset before its trial and where none was needed, as when the slice that runs answers the new generation too. */
+  activation: Activation | undefined;
 }
 
 export interface ReportAck {
@@ -2410,6 +2491,7 @@ function createBaseDesired(): Desired {
     reason: "",
     updateId: "",
     traceParent: undefined,
+    mostInterTokenMs: undefined,
   };
 }
 
@@ -2441,6 +2523,9 @@ export const Desired: MessageFns<Desired> = {
     }
     if (message.traceParent !== undefined) {
       writer.uint32(322).string(message.traceParent);
+    }
+    if (message.mostInterTokenMs !== undefined) {
+      writer.uint32(241).double(message.mostInterTokenMs);
     }
     return writer;
   },
@@ -2522,6 +2607,14 @@ export const Desired: MessageFns<Desired> = {
             message.traceParent = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 241) {
+              break;
+            }
+
+            message.mostInterTokenMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2549,6 +2642,7 @@ export const Desired: MessageFns<Desired> = {
     message.reason = object.reason ?? "";
     message.updateId = object.updateId ?? "";
     message.traceParent = object.traceParent ?? undefined;
+    message.mostInterTokenMs = object.mostInterTokenMs ?? undefined;
     return message;
   },
 };
@@ -2637,6 +2731,224 @@ export const Observed: MessageFns<Observed> = {
   },
 };
 
+function createBaseActivation(): Activation {
+  return {
+    step: 0,
+    reason: "",
+    failure: 0,
+    goldenPromptsTotal: 0,
+    goldenPromptsMatched: 0,
+    goldenTokensTotal: 0,
+    goldenTokensMatched: 0,
+    previousTokensTotal: 0,
+    previousTokensMatched: 0,
+    ttftMs: undefined,
+    interTokenMs: undefined,
+    residentBytes: undefined,
+    replacedFirst: false,
+  };
+}
+
+export const Activation: MessageFns<Activation> = {
+  encode(message: Activation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.step !== 0) {
+      writer.uint32(8).int32(message.step);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.failure !== 0) {
+      writer.uint32(24).int32(message.failure);
+    }
+    if (message.goldenPromptsTotal !== 0) {
+      writer.uint32(32).uint32(message.goldenPromptsTotal);
+    }
+    if (message.goldenPromptsMatched !== 0) {
+      writer.uint32(40).uint32(message.goldenPromptsMatched);
+    }
+    if (message.goldenTokensTotal !== 0) {
+      writer.uint32(48).uint32(message.goldenTokensTotal);
+    }
+    if (message.goldenTokensMatched !== 0) {
+      writer.uint32(56).uint32(message.goldenTokensMatched);
+    }
+    if (message.previousTokensTotal !== 0) {
+      writer.uint32(64).uint32(message.previousTokensTotal);
+    }
+    if (message.previousTokensMatched !== 0) {
+      writer.uint32(72).uint32(message.previousTokensMatched);
+    }
+    if (message.ttftMs !== undefined) {
+      writer.uint32(81).double(message.ttftMs);
+    }
+    if (message.interTokenMs !== undefined) {
+      writer.uint32(89).double(message.interTokenMs);
+    }
+    if (message.residentBytes !== undefined) {
+      if (BigInt.asUintN(64, message.residentBytes) !== message.residentBytes) {
+        throw new globalThis.Error("value provided for field message.residentBytes of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.residentBytes);
+    }
+    if (message.replacedFirst !== false) {
+      writer.uint32(104).bool(message.replacedFirst);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Activation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseActivation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.step = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.failure = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.goldenPromptsTotal = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.goldenPromptsMatched = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.goldenTokensTotal = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.goldenTokensMatched = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.previousTokensTotal = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.previousTokensMatched = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 81) {
+              break;
+            }
+
+            message.ttftMs = reader.double();
+            continue;
+          }
+          case 11: {
+            if (tag !== 89) {
+              break;
+            }
+
+            message.interTokenMs = reader.double();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.residentBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.replacedFirst = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Activation>): Activation {
+    return Activation.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Activation>): Activation {
+    const message = createBaseActivation();
+    message.step = object.step ?? 0;
+    message.reason = object.reason ?? "";
+    message.failure = object.failure ?? 0;
+    message.goldenPromptsTotal = object.goldenPromptsTotal ?? 0;
+    message.goldenPromptsMatched = object.goldenPromptsMatched ?? 0;
+    message.goldenTokensTotal = object.goldenTokensTotal ?? 0;
+    message.goldenTokensMatched = object.goldenTokensMatched ?? 0;
+    message.previousTokensTotal = object.previousTokensTotal ?? 0;
+    message.previousTokensMatched = object.previousTokensMatched ?? 0;
+    message.ttftMs = object.ttftMs ?? undefined;
+    message.interTokenMs = object.interTokenMs ?? undefined;
+    message.residentBytes = (object.residentBytes !== undefined && object.residentBytes !== null)
+      ? BigInt(object.residentBytes)
+      : undefined;
+    message.replacedFirst = object.replacedFirst ?? false;
+    return message;
+  },
+};
+
 function createBaseReport(): Report {
   return {
     sequence: 0n,
@@ -2647,6 +2959,7 @@ function createBaseReport(): Report {
     totalBytes: 0n,
     error: "",
     traceParent: undefined,
+    activation: undefined,
   };
 }
 
@@ -2687,6 +3000,9 @@ export const Report: MessageFns<Report> = {
     }
     if (message.traceParent !== undefined) {
       writer.uint32(322).string(message.traceParent);
+    }
+    if (message.activation !== undefined) {
+      Activation.encode(message.activation, writer.uint32(242).fork()).join();
     }
     return writer;
   },
@@ -2768,6 +3084,14 @@ export const Report: MessageFns<Report> = {
             message.traceParent = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.activation = Activation.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2801,6 +3125,9 @@ export const Report: MessageFns<Report> = {
       : 0n;
     message.error = object.error ?? "";
     message.traceParent = object.traceParent ?? undefined;
+    message.activation = (object.activation !== undefined && object.activation !== null)
+      ? Activation.fromPartial(object.activation)
+      : undefined;
     return message;
   },
 };
