@@ -27,6 +27,8 @@ export class AccessRepository {
       const surplus = await tx.consoleSession.findMany({ orderBy: { createdAt: 'desc' }, skip: SESSIONS_MAX - 1, select: { secretHash: true } });
       if (surplus.length > 0) await tx.consoleSession.deleteMany({ where: { secretHash: { in: surplus.map((row) => row.secretHash) } } });
       await tx.consoleSession.create({ data: session });
+      const { apiKeyId, expiresAt } = session;
+      await appendAudit(tx, { actor: `key:${apiKeyId}`, action: 'session.opened', subject: `api-key:${apiKeyId}`, after: { expiresAt } });
     });
   }
 
@@ -39,6 +41,12 @@ export class AccessRepository {
   }
 
   async removeSession(secretHash: string): Promise<void> {
-    await this.prisma.consoleSession.deleteMany({ where: { secretHash } });
+    await this.prisma.$transaction(async (tx) => {
+      const session = await tx.consoleSession.findUnique({ where: { secretHash }, select: { apiKeyId: true, expiresAt: true } });
+      if (!session) return;
+      await tx.consoleSession.deleteMany({ where: { secretHash } });
+      const { apiKeyId, expiresAt } = session;
+      await appendAudit(tx, { actor: `key:${apiKeyId}`, action: 'session.closed', subject: `api-key:${apiKeyId}`, before: { expiresAt } });
+    });
   }
 }

@@ -1,5 +1,7 @@
 import { Controller, Get, HttpCode, Param, Post } from '@nestjs/common';
 import { ApiOkResponse, ApiTags } from '@nestjs/swagger';
+import { Caller } from '../access/caller.js';
+import type { Actor } from '../audit/audit.js';
 import type { ExplainedAssignment } from './assignment.repository.js';
 import { AssignmentService } from './assignment.service.js';
 
@@ -18,8 +20,8 @@ export class AssignmentController {
   @Post('evaluate')
   @HttpCode(200)
   @ApiOkResponse({ description: 'The newest assignment, null when nothing could be assigned yet.' })
-  async evaluate(@Param('id') id: string): Promise<{ assignment: ExplainedAssignment | null }> {
-    await this.assignments.evaluate(id);
+  async evaluate(@Param('id') id: string, @Caller() actor: Actor): Promise<{ assignment: ExplainedAssignment | null }> {
+    await this.assignments.evaluateFor(actor, id);
     return { assignment: (await this.assignments.history(id))[0] ?? null };
   }
 }

@@ -1,4 +1,6 @@
 import { Args, Field, Float, ID, Int, Mutation, ObjectType, Query, Resolver } from '@nestjs/graphql';
+import { Caller } from '../access/caller.js';
+import type { Actor } from '../audit/audit.js';
 import type { ExplainedAssignment } from './assignment.repository.js';
 import { AssignmentService } from './assignment.service.js';
 
@@ -50,8 +52,8 @@ export class AssignmentResolver {
   }
 
   @Mutation(() => AssignmentType, { nullable: true })
-  async evaluateDevice(@Args('id', { type: () => ID }) id: string): Promise<ExplainedAssignment | null> {
-    await this.assignmentService.evaluate(id);
+  async evaluateDevice(@Args('id', { type: () => ID }) id: string, @Caller() actor: Actor): Promise<ExplainedAssignment | null> {
+    await this.assignmentService.evaluateFor(actor, id);
     return (await this.assignmentService.history(id))[0] ?? null;
   }
 }

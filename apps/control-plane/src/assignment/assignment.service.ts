@@ -1,6 +1,8 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { mean } from '@matfleet/model';
 import { traced, traceParent } from '@matfleet/tracing';
+import type { Actor } from '../audit/audit.js';
+import { AuditRepository } from '../audit/audit.repository.js';
 import { CatalogService, type ModelVersion } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
 import { assign, DEFAULT_POLICY, type AssignmentDecision, type Measured } from '../domain/assignment.js';
@@ -52,6 +54,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     private readonly events: FleetEvents,
     private readonly nudges: NudgeService,
     private readonly timeline: Timeline,
+    private readonly audit: AuditRepository,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -84,6 +87,15 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
   /** Decides again with what is known now, and moves the device when the decision changed. Returns the newest assignment, null without one. */
   evaluate(deviceId: string): Promise<AssignmentRecord | null> {
     return this.inTurn(deviceId, async () => this.decideFor(await this.fleet.record(deviceId), 0));
+  }
+
+  /** The same because an operator asks, which is written down with what came of it. */
+  async evaluateFor(actor: Actor, deviceId: string): Promise<void> {
+    await this.fleet.record(deviceId);
+    const told = (assignment: AssignmentRecord | null) => assignment && { generation: assignment.generation, sliceId: assignment.sliceId };
+    const before = told(await this.assignments.newest(deviceId));
+    const after = told(await this.evaluate(deviceId));
+    await this.audit.append({ actor, action: 'device.evaluated', subject: `device:${deviceId}`, before, after });
   }
 
   /**

@@ -13,6 +13,11 @@ const LOCK_KEY = 5_316_911_784n;
 export class AuditRepository {
   constructor(private readonly prisma: PrismaService) {}
 
+  /** For what is no change of a row: a decision that was asked for, a file that was made. */
+  append(entry: AuditEntry): Promise<void> {
+    return this.prisma.$transaction((tx) => appendAudit(tx, entry));
+  }
+
   /** Newest first, those before record `before`. */
   async newest(limit: number, { before, subject }: { before?: number | undefined; subject?: string | undefined }): Promise<AuditRecord[]> {
     const where = { ...(before !== undefined && { sequence: { lt: BigInt(before) } }), ...(subject !== undefined && { subject }) };

@@ -5,7 +5,7 @@ export type Actor = `key:${string}` | `device:${string}` | `token:${string}` | '
 export interface AuditEntry {
   readonly actor: Actor;
   readonly action: AuditAction;
-  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust'}:${string}`;
+  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust' | 'model' | 'update'}:${string}`;
   readonly before?: object | null;
   readonly after?: object | null;
 }
@@ -13,6 +13,8 @@ export interface AuditEntry {
 /** Everything that is written down. */
 export type AuditAction =
   | 'api-key.created'
+  | 'session.opened'
+  | 'session.closed'
   | 'join-token.created'
   | 'join-token.revoked'
   | 'enrolment.requested'
@@ -27,4 +29,10 @@ export type AuditAction =
   | 'device.released'
   | 'device.decommissioned'
   | 'device.wiped'
+  | 'device.labelled'
+  | 'device.evaluated'
+  | 'model.registered'
+  | 'model.published'
+  | 'update.started'
+  | 'trust.key-made'
   | 'trust.root-signed';

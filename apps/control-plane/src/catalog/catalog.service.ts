@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
 import { Manifest, versionId } from '@matfleet/model';
 import { CONFIG, type Config } from '../config.js';
+import type { Actor } from '../audit/audit.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Metrics } from '../telemetry.js';
@@ -41,7 +42,7 @@ export class CatalogService implements OnModuleInit {
   }
 
   /** Takes a manifest, exactly as the package holds it, and says which chunks are still to be sent. Safe to repeat. */
-  async register(manifestBytes: Uint8Array): Promise<{ id: string; name: string; missingChunks: string[]; published: boolean }> {
+  async register(manifestBytes: Uint8Array, actor: Actor): Promise<{ id: string; name: string; missingChunks: string[]; published: boolean }> {
     const manifest = parseManifest(manifestBytes);
     const tooLarge = manifest.chunks.find((chunk) => chunk.bytes > this.config.chunkBytesMax);
     if (tooLarge)
@@ -50,7 +51,7 @@ export class CatalogService implements OnModuleInit {
         `chunk ${tooLarge.id} has ${tooLarge.bytes} bytes; MATFLEET_CHUNK_BYTES_MAX allows ${this.config.chunkBytesMax}`,
       );
     const id = versionId(manifestBytes);
-    await this.models.register({ id, name: manifest.name, manifest: manifestBytes }, manifest.chunks);
+    await this.models.register({ id, name: manifest.name, manifest: manifestBytes }, manifest.chunks, actor);
     const row = await this.models.find(id);
     return { id, name: manifest.name, missingChunks: await this.missingChunks(manifest), published: Boolean(row?.publishedAt) };
   }
@@ -69,7 +70,7 @@ export class CatalogService implements OnModuleInit {
   }
 
   /** Opens the version to devices. Refuses while a chunk is missing; safe to repeat. */
-  async publish(id: string): Promise<ModelVersion> {
+  async publish(id: string, actor: Actor): Promise<ModelVersion> {
     const version = await this.version(id);
     const missing = await this.missingChunks(version.manifest);
     if (missing.length > 0)
@@ -77,7 +78,7 @@ export class CatalogService implements OnModuleInit {
         'failed-precondition',
         `model ${version.name} (${id.slice(0, 12)}) lacks ${missing.length} of ${version.manifest.chunks.length} chunks: ${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`,
       );
-    if (await this.trust.publish(id, new Date())) {
+    if (await this.trust.publish(id, new Date(), actor)) {
       this.log.log({ modelVersionId: id, model: version.name, msg: 'model version published' });
       this.events.emit({ kind: 'model-published', modelVersionId: id });
     }

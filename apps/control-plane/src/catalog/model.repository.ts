@@ -1,4 +1,6 @@
 import { Injectable } from '@nestjs/common';
+import type { Actor } from '../audit/audit.js';
+import { appendAudit } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 
@@ -39,11 +41,18 @@ export class ModelRepository {
   }
 
   /** Registers the version and the chunks it names; a version that is there already stays as it is. */
-  async register(version: { id: string; name: string; manifest: Uint8Array }, chunks: readonly { id: string; bytes: number }[]): Promise<void> {
-    await this.prisma.$transaction([
-      this.prisma.modelVersion.createMany({ data: [{ ...version, manifest: new Uint8Array(version.manifest) }], skipDuplicates: true }),
-      this.prisma.chunk.createMany({ data: chunks.map(({ id, bytes }) => ({ id, bytes: BigInt(bytes) })), skipDuplicates: true }),
-    ]);
+  async register(
+    version: { id: string; name: string; manifest: Uint8Array },
+    chunks: readonly { id: string; bytes: number }[],
+    actor: Actor,
+  ): Promise<void> {
+    await this.prisma.$transaction(async (tx) => {
+      const data = [{ ...version, manifest: new Uint8Array(version.manifest) }];
+      const { count } = await tx.modelVersion.createMany({ data, skipDuplicates: true });
+      await tx.chunk.createMany({ data: chunks.map(({ id, bytes }) => ({ id, bytes: BigInt(bytes) })), skipDuplicates: true });
+      const after = { name: version.name, chunks: chunks.length, bytes: chunks.reduce((sum, { bytes }) => sum + bytes, 0) };
+      if (count > 0) await appendAudit(tx, { actor, action: 'model.registered', subject: `model:${version.id}`, after });
+    });
   }
 
   /** Size of a chunk that some version names, in bytes. */

@@ -2,6 +2,8 @@ import { Body, Controller, Get, Param, Patch, Query } from '@nestjs/common';
 import { ApiBody, ApiOkResponse, ApiQuery, ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
+import { Caller } from '../access/caller.js';
+import type { Actor } from '../audit/audit.js';
 import type { DeviceView } from './device.js';
 import { LabelPatch } from './device-labels.js';
 import { DEVICE_PAGE_MAX, DeviceViews } from './device-views.js';
@@ -41,8 +43,8 @@ export class DeviceController {
   @Patch(':id/labels')
   @ApiBody(bodySchema(LabelPatch))
   @ApiOkResponse({ description: 'The device with its labels.' })
-  async patchLabels(@Param('id') id: string, @Body(new ZodPipe(LabelPatch)) patch: LabelPatch): Promise<DeviceView> {
-    await this.fleet.patchLabels(id, patch);
+  async patchLabels(@Param('id') id: string, @Body(new ZodPipe(LabelPatch)) patch: LabelPatch, @Caller() actor: Actor): Promise<DeviceView> {
+    await this.fleet.patchLabels(id, patch, actor);
     return this.views.get(id);
   }
 }

@@ -1,5 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Histogram } from '@matfleet/model';
+import type { Actor } from '../audit/audit.js';
+import { appendAudit } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { fenced, type Fence } from '../database/fence.js';
 import { PrismaService } from '../database/prisma.service.js';
@@ -110,13 +112,14 @@ export class DeviceRepository {
   }
 
   /** The labels after it; reads under a lock, so that two patches at once both count. Null for an unknown device. */
-  async patchLabels(id: string, patch: LabelPatch, max: number): Promise<Labels | 'too-many' | null> {
+  async patchLabels(id: string, patch: LabelPatch, max: number, actor: Actor): Promise<Labels | 'too-many' | null> {
     return this.prisma.$transaction(async (transaction) => {
       const [row] = await transaction.$queryRaw<{ labels: Labels }[]>`SELECT labels FROM devices WHERE id = ${id} FOR UPDATE`;
       if (!row) return null;
       const labels = Object.fromEntries(Object.entries({ ...row.labels, ...patch }).filter(([, value]) => value !== null)) as Record<string, string>;
       if (Object.keys(labels).length > max) return 'too-many';
       await transaction.device.update({ where: { id }, data: { labels } });
+      await appendAudit(transaction, { actor, action: 'device.labelled', subject: `device:${id}`, before: row.labels, after: labels });
       return labels;
     });
   }

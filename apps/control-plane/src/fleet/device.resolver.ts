@@ -2,6 +2,8 @@ import { Args, ID, Int, Mutation, Parent, Query, ResolveField, Resolver, Subscri
 import { changes } from '../events/changes.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { ZodPipe } from '../zod.pipe.js';
+import { Caller } from '../access/caller.js';
+import type { Actor } from '../audit/audit.js';
 import type { DeviceView } from './device.js';
 import { filterable, parseFilter } from './device-filter.js';
 import { LabelPatch } from './device-labels.js';
@@ -42,9 +44,10 @@ export class DeviceResolver {
   async setDeviceLabels(
     @Args('id', { type: () => ID }) id: string,
     @Args('labels', { type: () => [LabelInput] }) labels: LabelInput[],
+    @Caller() actor: Actor,
   ): Promise<DeviceView> {
     const patch = new ZodPipe(LabelPatch).transform(Object.fromEntries(labels.map(({ key, value }) => [key, value ?? null])));
-    await this.fleet.patchLabels(id, patch);
+    await this.fleet.patchLabels(id, patch, actor);
     return this.views.get(id);
   }
 

@@ -1,4 +1,5 @@
 import { Injectable, type OnModuleDestroy } from '@nestjs/common';
+import type { Actor } from '../audit/audit.js';
 import { DomainError } from '../errors.js';
 import { NudgeService } from '../replicas/nudges.js';
 import { Replicas } from '../replicas/replicas.service.js';
@@ -86,8 +87,8 @@ export class FleetService implements OnModuleDestroy {
     return device;
   }
 
-  async patchLabels(deviceId: string, patch: LabelPatch): Promise<void> {
-    const labels = await this.devices.patchLabels(deviceId, patch, LABELS_MAX);
+  async patchLabels(deviceId: string, patch: LabelPatch, actor: Actor): Promise<void> {
+    const labels = await this.devices.patchLabels(deviceId, patch, LABELS_MAX, actor);
     if (labels === null) throw new DomainError('not-found', `there is no device ${deviceId}`);
     if (labels === 'too-many') throw new DomainError('invalid-argument', `the device would have more than ${LABELS_MAX} labels`);
     this.changed(deviceId);

@@ -64,9 +64,9 @@ describe('updates', () => {
   const publish = async (name: string): Promise<string> => {
     const catalog = app.get(CatalogService, { strict: false });
     const model = manifestOnlyPackage(name, Math.random());
-    await catalog.register(model.manifest);
+    await catalog.register(model.manifest, 'control-plane');
     for (const [id, bytes] of model.chunks) await catalog.putChunk(id, Readable.from([bytes]));
-    return (await catalog.publish(model.id)).id;
+    return (await catalog.publish(model.id, 'control-plane')).id;
   };
   const enrol = (name: string): Promise<string> => enrolledDevice(app, name);
   /** What the gateway does when a device connects. */
@@ -98,7 +98,7 @@ describe('updates', () => {
   it('updates the devices that a filter means, and refuses a filter that means none or is none', async () => {
     const modelVersionId = await publish('filtered');
     const [berlin] = [await enrol('kiosk-berlin'), await enrol('kiosk-rome')];
-    await fleet().patchLabels(berlin, { site: 'berlin' });
+    await fleet().patchLabels(berlin, { site: 'berlin' }, 'control-plane');
     const update = await rollout().create({ modelVersionId, filter: 'labels.site == "berlin"' });
     expect(update.targets.map((target) => target.deviceName)).toEqual(['kiosk-berlin']);
     await expect(rollout().create({ modelVersionId, filter: 'labels.site == "oslo"' })).rejects.toThrow('the filter matches no device');
@@ -139,7 +139,7 @@ describe('updates', () => {
 
   it('refuses a version that is not published, and a device that is not there', async () => {
     const model = manifestOnlyPackage('unpublished', 1);
-    await app.get(CatalogService, { strict: false }).register(model.manifest);
+    await app.get(CatalogService, { strict: false }).register(model.manifest, 'control-plane');
     await expect(rollout().create({ modelVersionId: model.id })).rejects.toThrow('is not published');
     await expect(rollout().create({ modelVersionId: await publish('nobody'), deviceIds: ['no-such-device'] })).rejects.toThrow(
       'there is no device no-such-device',

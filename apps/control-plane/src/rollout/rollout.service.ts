@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
 import type { Subscription } from 'rxjs';
 import { AssignmentService } from '../assignment/assignment.service.js';
+import type { Actor } from '../audit/audit.js';
+import { AuditRepository } from '../audit/audit.repository.js';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
 import { targetStep, updateState } from '../domain/update.js';
@@ -48,6 +50,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     private readonly metrics: Metrics,
     private readonly leadership: Leadership,
     private readonly timeline: Timeline,
+    private readonly audit: AuditRepository,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
@@ -70,7 +73,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
   }
 
   /** Starts an update of these devices, of those that a filter means now, or of the whole fleet: then its version is also what new devices get. */
-  async create({ modelVersionId, ...of }: NewUpdate): Promise<UpdateView> {
+  async create({ modelVersionId, ...of }: NewUpdate, actor: Actor = 'control-plane'): Promise<UpdateView> {
     if (of.deviceIds && of.filter !== undefined) throw new DomainError('invalid-argument', 'an update names its devices or a filter, not both');
     const version = await this.catalog.version(modelVersionId);
     if (!version.publishedAt)
@@ -90,6 +93,8 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
       deadlineAt: new Date(Date.now() + this.config.updateDeadlineMs),
       deviceIds: targets,
     });
+    const after = { modelVersionId, devices: targets.length, wholeFleet: deviceIds === undefined, filter: of.filter ?? null };
+    await this.audit.append({ actor, action: 'update.started', subject: `update:${id}`, after });
     this.log.log({ updateId: id, modelVersionId, devices: targets.length, msg: 'update started' });
     for (const deviceId of targets) this.awaited.add(deviceId);
     await this.enqueue(id);

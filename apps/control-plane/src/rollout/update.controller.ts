@@ -2,6 +2,8 @@ import { Body, Controller, Get, Param, Post } from '@nestjs/common';
 import { FILTER_LENGTH_MAX } from '@matfleet/filter';
 import { ApiBearerAuth, ApiBody, ApiCreatedResponse, ApiOkResponse, ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
+import { Caller } from '../access/caller.js';
+import type { Actor } from '../audit/audit.js';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import { RolloutService } from './rollout.service.js';
 import { toUpdateDto, UpdateDto } from './update.dto.js';
@@ -22,8 +24,8 @@ export class UpdateController {
   @Post()
   @ApiBody(bodySchema(CreateUpdate))
   @ApiCreatedResponse({ type: UpdateDto })
-  async create(@Body(new ZodPipe(CreateUpdate)) body: z.infer<typeof CreateUpdate>): Promise<UpdateDto> {
-    return toUpdateDto(await this.rollout.create(body));
+  async create(@Body(new ZodPipe(CreateUpdate)) body: z.infer<typeof CreateUpdate>, @Caller() actor: Actor): Promise<UpdateDto> {
+    return toUpdateDto(await this.rollout.create(body, actor));
   }
 
   /** Newest first. */

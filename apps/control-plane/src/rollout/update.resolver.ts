@@ -1,4 +1,6 @@
 import { Args, ID, Mutation, Query, Resolver, Subscription } from '@nestjs/graphql';
+import { Caller } from '../access/caller.js';
+import type { Actor } from '../audit/audit.js';
 import { changes } from '../events/changes.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { RolloutService } from './rollout.service.js';
@@ -23,11 +25,12 @@ export class UpdateResolver {
 
   @Mutation(() => UpdateDto, { description: 'Brings these devices, or those of a filter, by default the whole fleet, to a published model version.' })
   async createUpdate(
+    @Caller() actor: Actor,
     @Args('modelVersionId', { type: () => ID }) modelVersionId: string,
     @Args('deviceIds', { type: () => [ID], nullable: true }) deviceIds?: string[],
     @Args('filter', { type: () => String, nullable: true, description: 'Instead of deviceIds: those that it means now, in CEL.' }) filter?: string,
   ): Promise<UpdateDto> {
-    return toUpdateDto(await this.rollout.create({ modelVersionId, deviceIds: deviceIds ?? undefined, filter: filter ?? undefined }));
+    return toUpdateDto(await this.rollout.create({ modelVersionId, deviceIds: deviceIds ?? undefined, filter: filter ?? undefined }, actor));
   }
 
   @Subscription(() => UpdateDto, { resolve: (update: UpdateDto) => update })

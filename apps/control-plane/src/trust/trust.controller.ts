@@ -31,8 +31,8 @@ export class TrustController {
   /** Makes a key for the next root to name. Its private half stays in the control plane. */
   @Post('keys')
   @ApiCreatedResponse({ description: 'The key’s id and its public half in hex.' })
-  prepareKey(): Promise<{ keyId: string; public: string }> {
-    return this.trust.prepareKey();
+  prepareKey(@Caller() actor: Actor): Promise<{ keyId: string; public: string }> {
+    return this.trust.prepareKey(actor);
   }
 
   /** Takes the next root, signed by enough keys of the current one and of its own. */

@@ -26,6 +26,7 @@ export interface TrustTransaction {
   /** What to list for it when this call published it; undefined when it was published before, or is not there. */
   publish(modelVersionId: string, now: Date): Promise<TargetEntry | undefined>;
   audit(actor: Actor, after: object): Promise<void>;
+  auditPublished(actor: Actor, modelVersionId: string): Promise<void>;
 }
 
 /** Signed metadata in PostgreSQL. */
@@ -62,6 +63,8 @@ export class TrustRepository {
           const { count } = await tx.modelVersion.updateMany({ where: { id, publishedAt: null }, data: { publishedAt: now } });
           return count === 1 ? (await publishedEntries(tx)).find(({ path }) => path === id) : undefined;
         },
+        auditPublished: (actor, id) =>
+          appendAudit(tx, { actor, action: 'model.published', subject: `model:${id}`, before: { published: false }, after: { published: true } }),
         audit: (actor, after) => appendAudit(tx, { actor, action: 'trust.root-signed', subject: 'trust:root', after }),
       });
     });

@@ -20,6 +20,7 @@ import {
   type SigningKey,
 } from '@matfleet/trust';
 import type { Actor } from '../audit/audit.js';
+import { AuditRepository } from '../audit/audit.repository.js';
 import { CONFIG, type Config } from '../config.js';
 import { DomainError } from '../errors.js';
 import { Leadership } from '../replicas/leadership.js';
@@ -54,6 +55,7 @@ export class TrustService implements OnModuleInit {
     @Inject(CONFIG) config: Config,
     private readonly repository: TrustRepository,
     private readonly leadership: Leadership,
+    private readonly audit: AuditRepository,
   ) {
     this.keys = new KeyDirectory(join(config.dataDir, 'trust'));
   }
@@ -76,11 +78,14 @@ export class TrustService implements OnModuleInit {
   }
 
   /** Marks the version published and signs that it is, both or none. True when this call did. */
-  async publish(modelVersionId: string, now: Date): Promise<boolean> {
+  async publish(modelVersionId: string, now: Date, actor: Actor): Promise<boolean> {
     const keys = await this.keys.all();
     const published = await this.repository.locked(async (tx) => {
       const entry = await tx.publish(modelVersionId, now);
-      if (entry) await this.signDue(tx, keys, now, [...tx.entries, entry]);
+      if (entry) {
+        await this.signDue(tx, keys, now, [...tx.entries, entry]);
+        await tx.auditPublished(actor, modelVersionId);
+      }
       return entry !== undefined;
     });
     this.cache.clear();
@@ -102,9 +107,11 @@ export class TrustService implements OnModuleInit {
   }
 
   /** Makes a key for an online role, for an operator to name in the next root. The private half stays here. */
-  async prepareKey(): Promise<{ keyId: string; public: string }> {
+  async prepareKey(actor: Actor): Promise<{ keyId: string; public: string }> {
     const { publicKey } = await this.keys.make();
-    return { keyId: publicKey.keyID, public: publicKey.keyVal['public']! };
+    const key = { keyId: publicKey.keyID, public: publicKey.keyVal['public']! };
+    await this.audit.append({ actor, action: 'trust.key-made', subject: `trust:key-${key.keyId}`, after: key });
+    return key;
   }
 
   /**
