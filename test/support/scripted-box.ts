@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { enrol } from '@matfleet/device';
 import { openEngine, type Engine, type GenerateOptions } from '@matfleet/inference';
 import { Manifest } from '@matfleet/model';
@@ -7,6 +8,8 @@ import { Finished, FinishReason, Phase, Started, type GenerateResponse, type Sta
 import { FakeDevice } from '@matfleet/protocol/testing';
 
 const BEAT_MS = 200;
+/** Longer than anybody waits for a token of nano. */
+const PAUSE_MS = 600;
 
 /** How a box ends an answer after some of its tokens. */
 export type Mishap =
@@ -16,6 +19,8 @@ export type Mishap =
   | 'vanished'
   /** Nothing comes any more, as from a process that was stopped. */
   | 'frozen'
+  /** It says nothing for a while, and then goes on. */
+  | 'pauses'
   /** A token that no vocabulary has. */
   | 'nonsense'
   /** It says that it is done, and tokens are missing. */
@@ -116,7 +121,8 @@ export class ScriptedBox {
       ...(output?.format?.form?.$case === 'grammar' && { format: { grammar: output.format.form.value } }),
     });
     for (let told = 0; ; told++) {
-      if (mishap && told >= mishap.afterTokens) {
+      if (mishap?.kind === 'pauses' && told === mishap.afterTokens) await sleep(PAUSE_MS);
+      else if (mishap && told >= mishap.afterTokens && mishap.kind !== 'pauses') {
         await tokens.return(undefined as never);
         return this.breakOff(mishap.kind, emit, start);
       }
@@ -131,7 +137,11 @@ export class ScriptedBox {
     }
   }
 
-  private async breakOff(kind: Mishap, emit: (event: GenerateResponse['event']) => void, { attemptId }: StartInference): Promise<void> {
+  private async breakOff(
+    kind: Exclude<Mishap, 'pauses'>,
+    emit: (event: GenerateResponse['event']) => void,
+    { attemptId }: StartInference,
+  ): Promise<void> {
     switch (kind) {
       case 'frozen':
         return;

@@ -87,6 +87,11 @@ export class Metrics {
     labelNames: ['outcome', 'fallback'] as const,
     registers: [this.registry],
   });
+  readonly hedges = new Counter({
+    name: 'matfleet_inference_hedges_total',
+    help: 'Second devices that were asked beside a silent one.',
+    registers: [this.registry],
+  });
   readonly attemptReachSeconds = new Histogram({
     name: 'matfleet_attempt_reach_seconds',
     help: 'From the start of an attempt to the first word of its device, by where the session of the device is: here, or with a peer.',

@@ -75,7 +75,8 @@ async function answer(
   const cancelled = new AbortController();
   call.once('cancelled', () => cancelled.abort(new Error('the device cancelled the answer')));
   const fleet = await devices.list(null);
-  const hops: Hop[] = [];
+  /** By attempt. */
+  const hops = new Map<string, Hop>();
   let started = false;
   let tail: GenerateResponse | undefined;
   const write = (response: GenerateResponse): void => {
@@ -96,40 +97,45 @@ async function answer(
       waits: false,
     },
     {
-      begins: ({ device, sliceId, reason: why }) => {
-        const because = hops.length === 0 && reason !== '' ? `${reason}; ${why}` : why;
-        hops.push({ deviceId: device.deviceId, deviceName: device.name, sliceId, outputTokens: 0, reason: because, error: '' });
+      begins: ({ id, device, sliceId, reason: why }) => {
+        const because = hops.size === 0 && reason !== '' ? `${reason}; ${why}` : why;
+        hops.set(id, { deviceId: device.deviceId, deviceName: device.name, sliceId, outputTokens: 0, reason: because, error: '' });
       },
       wrote: () => {},
-      hears: ({ device }, event) => {
-        const hop = hops.at(-1)!;
+      hears: ({ id, device }, event) => {
+        const hop = hops.get(id)!;
         switch (event.kind) {
           case 'started': {
             if (started) return;
             started = true;
-            const { deviceId: id, name } = device;
+            const { deviceId, name } = device;
             const { event: told } = generateResponseOf(event);
-            if (told?.$case === 'started') Object.assign(told.value, { deviceId: id, deviceName: name, requestId: request.requestId });
+            if (told?.$case === 'started') Object.assign(told.value, { deviceId, deviceName: name, requestId: request.requestId });
             return write({ event: told });
           }
           case 'delta':
             // Text that no token stands for is the end's: a device that goes on tells it again.
             if (event.tokenIds.length === 0) return void (tail = generateResponseOf(event));
+            tail = undefined;
             hop.outputTokens += event.tokenIds.length;
             return write(generateResponseOf(event));
           case 'finished': {
             if (tail) write(tail);
             const { event: told } = generateResponseOf(event);
-            if (told?.$case === 'finished') told.value.route = { hops };
+            if (told?.$case === 'finished') {
+              // The one that ends the answer comes last.
+              hops.delete(id);
+              told.value.route = { hops: [...hops.values(), hop] };
+            }
             return write({ event: told });
           }
           default:
             return;
         }
       },
-      ended: (_attempt, outcome) => {
-        tail = undefined;
-        if (outcome.kind === 'failed') hops.at(-1)!.error = outcome.error;
+      ended: ({ id }, outcome) => {
+        const hop = hops.get(id);
+        if (outcome.kind === 'failed' && hop) hop.error = outcome.error;
       },
     },
     cancelled.signal,

@@ -2,6 +2,7 @@ import { NOTHING_BEGUN, type BegunAnswer } from '../domain/begun-answer.js';
 import type { SilenceTerms } from '../domain/routing.js';
 import type { DeviceLink, InferenceStart } from '../fleet/device-links.js';
 import type { AttemptEvent, AttemptHub } from './attempt-hub.js';
+import { Overtaken } from './race.js';
 
 export type AttemptOutcome =
   | { readonly kind: 'answered'; readonly text: string; readonly outputTokens: number; readonly ttftMs: number }
@@ -21,10 +22,10 @@ export interface AttemptRun {
   readonly signal: AbortSignal;
   /** Why the slice that answers will not do; null when it will. */
   readonly refuseSlice: (modelVersionId: string, sliceId: string) => string | null;
-  /** All the text so far, with what was begun before. */
-  readonly onText: (text: string) => void;
+  /** All the text so far, and what another device could go on from; both with what was begun before. */
+  readonly onProgress: (text: string, begun: BegunAnswer) => void;
   /** What the device says and was not refused. */
-  readonly onEvent?: (event: AttemptEvent) => void;
+  readonly onEvent: (event: AttemptEvent) => void;
 }
 
 /** google.rpc codes by which a device says "not now". */
@@ -55,15 +56,16 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
       clearTimeout(silent);
       silent = setTimeout(() => giveUp(`${device.name} was silent for ${Math.round(ms)} ms before its ${what}`), ms);
     };
-    const aborted = (): void => giveUp('the control plane stopped this attempt', true);
+    const aborted = (): void =>
+      giveUp(run.signal.reason instanceof Overtaken ? run.signal.reason.message : 'the control plane stopped this attempt', true);
 
     const hear = (event: AttemptEvent): void => {
       switch (event.kind) {
         case 'started': {
           const refused = run.refuseSlice(event.modelVersionId, event.sliceId);
           if (refused !== null) return giveUp(refused, true);
-          run.onEvent?.(event);
-          return run.onText(text);
+          run.onEvent(event);
+          return run.onProgress(text, begun);
         }
         case 'delta': {
           waitFor(silence.nextTokenMs, 'next token');
@@ -73,14 +75,14 @@ export function runAttempt(run: AttemptRun, hub: AttemptHub): Promise<AttemptOut
           if (text.length > ANSWER_MAX) return giveUp(`the answer of ${device.name} is longer than ${ANSWER_MAX} characters`);
           tokenIds.push(...event.tokenIds);
           if (event.tokenIds.length > 0) begun = { ...begun, text, tokenIds };
-          run.onEvent?.(event);
-          return run.onText(text);
+          run.onEvent(event);
+          return run.onProgress(text, begun);
         }
         case 'finished':
           if (event.reason === 'cancelled') return fail(`${device.name} cancelled its answer`, true, false);
           if (tokenIds.length > 0 && tokenIds.length !== event.outputTokens)
             return fail(`${device.name} finished ${event.outputTokens} tokens, but ${tokenIds.length} came`, false, false);
-          run.onEvent?.(event);
+          run.onEvent(event);
           return end({ kind: 'answered', text, outputTokens: event.outputTokens, ttftMs: event.ttftMs }, false);
         case 'failed': {
           // What a device wrote and another one does not take must not end the answer: it begins anew.
