@@ -56,6 +56,17 @@ describe('the guard of connections', () => {
     expect(refused).toEqual(['streams']);
   });
 
+  it('cuts off a connection on which no call comes, and leaves one alone whose call has ended', async () => {
+    const port = await serve({ firstStreamMs: 300 });
+    const [silent, spoken] = [await dial(port), await dial(port)];
+    const call = spoken.client.request({ ':method': 'POST', ':path': '/none', 'content-type': 'application/grpc' });
+    call.on('error', () => undefined).resume();
+    await once(call, 'close');
+    await silent.closed;
+    expect(refused).toEqual(['silent']);
+    expect(await ping(spoken.client)).toBe(true);
+  });
+
   it('resets connections beyond its rate before their handshake, and takes the next one a second later', async () => {
     const port = await serve({ connectionsPerSecond: 5 });
     const outcomes = await Promise.all(

@@ -15,6 +15,8 @@ export interface ConnectionLimits {
   readonly pingsAtOnce: number;
   readonly streamsPerSecond: number;
   readonly streamsAtOnce: number;
+  /** From the handshake to the first stream: a device connects because it has something to say. */
+  readonly firstStreamMs: number;
 }
 
 export const CONNECTION_LIMITS: ConnectionLimits = {
@@ -24,10 +26,11 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   pingsAtOnce: 50,
   streamsPerSecond: 100,
   streamsAtOnce: 1_000,
+  firstStreamMs: 10_000,
 };
 
 /** Refused before its handshake, or cut off because its client floods us. */
-export type Guarded = 'connections' | 'handshakes' | 'pings' | 'streams';
+export type Guarded = 'connections' | 'handshakes' | 'pings' | 'streams' | 'silent';
 
 /** Bounds what connections cost before any call is looked at: grpc-js itself counts neither handshakes nor frames. */
 export function guardConnections(server: Server, limits: ConnectionLimits, refused: (why: Guarded) => void): void {
@@ -53,6 +56,9 @@ function guard(server: Http2Server, limits: ConnectionLimits, refused: (why: Gua
       refused(why);
       session.destroy();
     };
+    const silent = setTimeout(() => cut('silent'), limits.firstStreamMs);
+    const spoken = (): void => clearTimeout(silent);
+    session.once('stream', spoken).once('close', spoken);
     session.on('ping', () => void (pings.take(performance.now()) || cut('pings')));
     session.on('stream', () => void (streams.take(performance.now()) || cut('streams')));
   });

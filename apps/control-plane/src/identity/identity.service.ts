@@ -5,10 +5,11 @@ import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { DeviceLinks } from '../fleet/device-links.js';
 import { FleetService } from '../fleet/fleet.service.js';
+import { NudgeService } from '../replicas/nudges.js';
 import { type Admitted, type DeviceKeyView, IdentityRefused, type Standing, type StandingView, type TombstoneView } from './identity.js';
 import { type IdentityRow, IdentityRepository } from './identity.repository.js';
 
-/** How long after a decision of another replica the sessions here end, at the latest. */
+/** How long after a decision of another replica, whose nudge was lost, the sessions here end. */
 const SWEEP_MS = 2_000;
 /** What a sweep looks back over, beyond the last one that succeeded. */
 const LOOK_BACK_MS = 60_000;
@@ -30,12 +31,16 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
     private readonly fleet: FleetService,
     private readonly links: DeviceLinks,
     private readonly events: FleetEvents,
+    private readonly nudges: NudgeService,
     @Inject(CONFIG) private readonly config: Config,
   ) {}
 
   onModuleInit(): void {
     this.timer = setInterval(() => void this.sweep().catch((error: unknown) => this.log.error(error)), SWEEP_MS);
     this.timer.unref();
+    this.nudges.on('standing', (deviceId) => {
+      if (this.links.get(deviceId)) void this.expel(deviceId).catch((error: unknown) => this.log.error(error));
+    });
   }
 
   onModuleDestroy(): void {
@@ -71,7 +76,7 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
     const clone = await this.identities.boot(deviceId, bootId, Math.max(CLONE_WINDOW_MS, 20 * this.config.leaseMs));
     if (clone === null) return;
     this.log.warn(`device ${deviceId} is in quarantine: ${clone}`);
-    await this.expel(deviceId);
+    await this.expelEverywhere(deviceId);
     throw refusal('quarantined', deviceId, { standingReason: clone });
   }
 
@@ -88,7 +93,7 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
   async decommission(deviceId: string, options: { wipe: boolean; reason: string }, actor: Actor): Promise<TombstoneView> {
     const tombstone = await this.identities.decommission(deviceId, options, actor);
     if (!tombstone) throw new DomainError('not-found', `there is no device ${deviceId.slice(0, 64)}`);
-    await this.expel(deviceId);
+    await this.expelEverywhere(deviceId);
     return tombstone;
   }
 
@@ -123,7 +128,7 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
     const view = await this.identities.setStanding(deviceId, standing, reason, actor);
     if (!view) throw new DomainError('not-found', `there is no device ${deviceId.slice(0, 64)}`);
     if (standing === 'accepted') this.events.emit({ kind: 'device-changed', deviceId });
-    else await this.expel(deviceId);
+    else await this.expelEverywhere(deviceId);
     return view;
   }
 
@@ -150,6 +155,11 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
       wipe ? 'wipe' : 'decommissioned',
       `device ${name} was decommissioned at ${createdAt.toISOString()} (${reason}): it is not part of this fleet any more`,
     );
+  }
+
+  private async expelEverywhere(deviceId: string): Promise<void> {
+    this.nudges.tell({ kind: 'standing', deviceId });
+    await this.expel(deviceId);
   }
 
   /** Ends the device's session here, with the reason that a new one would get. */

@@ -13,6 +13,8 @@ const Nudge = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('desired'), deviceId: z.string() }),
   /** The device's session of a lower epoch has been replaced, or the device was removed. */
   z.object({ kind: z.literal('session'), deviceId: z.string() }),
+  /** The device is refused from now on: its session ends. */
+  z.object({ kind: z.literal('standing'), deviceId: z.string() }),
   z.object({ kind: z.literal('event'), event: FleetEvent }),
 ]);
 export type Nudge = z.infer<typeof Nudge>;

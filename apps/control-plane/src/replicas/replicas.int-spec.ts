@@ -212,7 +212,7 @@ async function until<T>(look: () => Promise<T>, done: (seen: T) => boolean, time
   }
 }
 
-const suite = (redisUrl: () => string | undefined, nudgedMs: number): void => {
+const suite = (redisUrl: () => string | undefined, { nudgedMs, revokedMs }: { nudgedMs: number; revokedMs: number }): void => {
   let pair: Pair;
   beforeAll(async () => {
     pair = await Pair.start(redisUrl());
@@ -267,6 +267,16 @@ const suite = (redisUrl: () => string | undefined, nudgedMs: number): void => {
       );
   }, 90_000);
 
+  it('end a session at one when the other one is told to revoke its device, with the reason', async () => {
+    const { device, identity } = await pair.running(0, 'kiosk');
+    await pair.call(1, 'POST', `/api/v1/devices/${identity.deviceId}/revoke`, { reason: 'stolen' });
+    await until(
+      () => Promise.resolve(device.ended),
+      (ended) => ended?.includes('was revoked: stolen') === true,
+      revokedMs,
+    );
+  });
+
   it('answer an inference with a device that either holds, whoever took it', async () => {
     const { device } = await pair.running(0, 'kiosk');
     for (let turn = 0; turn < 6; turn++) {
@@ -302,10 +312,11 @@ describeWithRedis('two replicas on one PostgreSQL and one Redis', () => {
     redis = await startRedis();
   });
   afterAll(() => redis.stop());
-  suite(() => redis.url, 2_000);
+  // Less than the sweep that finds it without Redis.
+  suite(() => redis.url, { nudgedMs: 2_000, revokedMs: 1_000 });
 });
 
-describe('two replicas without Redis', () => suite(() => undefined, 12_000));
+describe('two replicas without Redis', () => suite(() => undefined, { nudgedMs: 12_000, revokedMs: 5_000 }));
 
 describe('the leader lease', () => {
   let database: TestDatabase;
