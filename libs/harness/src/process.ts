@@ -15,11 +15,18 @@ export class ManagedProcess {
     name: string,
     script: string,
     args: readonly string[],
-    options: { env?: NodeJS.ProcessEnv; logFile: string; cwd?: string },
+    options: {
+      env?: NodeJS.ProcessEnv;
+      logFile: string;
+      cwd?: string;
+      /** A command that runs it, with its first arguments: `ip netns exec <name>`. */
+      within?: readonly string[];
+    },
   ): ManagedProcess {
     const log = openSync(options.logFile, 'a');
     try {
-      const child = spawn(process.execPath, [script, ...args], {
+      const [command, ...rest] = [...(options.within ?? []), process.execPath, script, ...args];
+      const child = spawn(command!, rest, {
         env: { ...process.env, ...options.env },
         cwd: options.cwd,
         stdio: ['ignore', log, log],

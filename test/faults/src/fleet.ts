@@ -6,6 +6,7 @@ import { killAtRandom, type Services } from './kills.js';
 import { recordOperator } from './record.js';
 import { startSimulator } from './simulator.js';
 import { standStill, type Standstill } from './standstill.js';
+import { runTrials, type Trials } from './trials.js';
 
 export interface FleetRunOptions {
   readonly devices: number;
@@ -22,6 +23,8 @@ export interface FleetRunOptions {
   readonly garbage: number;
   /** After the faults no control plane for so long; 0: not. */
   readonly stopSeconds: number;
+  /** After that what `Trials` names; undefined: not. */
+  readonly trialLeaseMs: number | undefined;
   readonly versions: readonly string[];
   readonly onProgress: (what: string) => void;
 }
@@ -36,6 +39,7 @@ export interface FleetRunResult extends HistoryReport {
   readonly updates: number;
   readonly garbage?: Garbage;
   readonly standstill?: Standstill;
+  readonly trials?: Trials;
   readonly seconds: number;
 }
 
@@ -65,6 +69,7 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
   let update: Update;
   let still: Standstill | undefined;
   let garbage: Garbage | undefined;
+  let trials: Trials | undefined;
   try {
     onProgress(`${devices} virtual devices and ${fleet.agents.length} agents; faults for ${options.seconds} s`);
     const [killed, ids, created] = await Promise.all([
@@ -88,6 +93,10 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
       onProgress(`no control plane for ${options.stopSeconds} s`);
       still = await standStill(fleet, options.stopSeconds);
     }
+    if (options.trialLeaseMs !== undefined) {
+      trials = await runTrials(fleet, options.trialLeaseMs, onProgress);
+      await settled(fleet);
+    }
     await recordOperator(fleet, operator, update, inferences);
   } finally {
     await simulator.kill('SIGINT').catch(() => simulator.kill());
@@ -102,6 +111,7 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
     updates: 1,
     ...(garbage && { garbage }),
     ...(still && { standstill: still }),
+    ...(trials && { trials }),
     seconds: Math.round((performance.now() - startedAt) / 1_000),
   };
 }

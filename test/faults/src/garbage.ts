@@ -5,7 +5,7 @@ import { sleep, type Fleet } from '@matfleet/harness';
 
 export interface Garbage {
   readonly connections: number;
-  /** Of them those that the device port had ended ten seconds later. */
+  /** Of them those that the device port had ended 15 seconds later. */
   readonly ended: number;
   /** Devices online before, and the fewest seen online while it lasted. */
   readonly onlineBefore: number;
@@ -14,7 +14,7 @@ export interface Garbage {
   readonly slowestCallMs: number;
 }
 
-const LASTS_MS = 10_000;
+const LASTS_MS = 15_000;
 const PER_TICK = 50;
 
 /**

@@ -2,7 +2,11 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { Fleet, makeRunDir, nanoPackage, PostgresProcess, publish, RedisProcess } from '@matfleet/harness';
 import { runFleet } from './fleet.js';
+import { runHalfOpen } from './half-open.js';
 import { runSeed } from './line.js';
+import { trialsPassed } from './trials.js';
+
+const HEARTBEAT_MS = 5_000;
 
 const program = new Command('test:faults').description(
   'Runs the whole line under random kill -9 and checks that nothing is lost and nothing happens twice.',
@@ -64,6 +68,7 @@ program
   .option('--redis-away <s>', 'in the middle Redis stays away for so long (with several replicas)', '0')
   .option('--garbage <n>', 'afterwards so many connections that speak nonsense', '0')
   .option('--stop <s>', 'afterwards no control plane for so long: is a device called gone?', '0')
+  .option('--trials', 'afterwards a cloned device, revoked ones, one that falls silent, and oversized messages')
   .option('--database <url>', 'use this PostgreSQL')
   .option('--redis <url>', 'use this Redis for the queues')
   .option('--keep', 'keep the run directory, with the histories, when a rule was broken')
@@ -75,9 +80,19 @@ program
     }
     process.exitCode = broken > 0 ? 1 : 0;
   });
+program
+  .command('half-open')
+  .description('devices in a network namespace whose bytes are lost one way and then the other, without a word; needs root and iproute2')
+  .option('--devices <n>', 'virtual devices behind that network', '30')
+  .action(async ({ devices }: { devices: string }) => {
+    const result = await runHalfOpen(Number(devices), (what) => console.error(`… ${what}`));
+    console.log(JSON.stringify(result ?? { skipped: 'network namespaces need root and iproute2 (ip)' }, null, 2));
+    process.exitCode = result?.ok === false ? 1 : 0;
+  });
 await program.parseAsync();
 
 interface FleetOptions extends Record<'devices' | 'seeds' | 'from' | 'seconds' | 'replicas' | 'redisAway' | 'garbage' | 'stop', string> {
+  trials?: boolean;
   commands?: string;
   kills?: string;
   database?: string;
@@ -101,6 +116,7 @@ async function runOneFleet(seed: number, options: FleetOptions): Promise<boolean
       databaseUrl: options.database ?? services.postgres?.url,
       redisUrl: options.redis ?? services.redis?.url,
       replicas,
+      env: { MATFLEET_HEARTBEAT_MS: String(HEARTBEAT_MS), MATFLEET_LEASE_MS: String(3 * HEARTBEAT_MS) },
       onProgress,
     });
     const other = await nanoPackage('int8', 128);
@@ -115,10 +131,11 @@ async function runOneFleet(seed: number, options: FleetOptions): Promise<boolean
       redisAwaySeconds: Number(options.redisAway),
       garbage: Number(options.garbage),
       stopSeconds: Number(options.stop),
+      trialLeaseMs: options.trials ? 3 * HEARTBEAT_MS : undefined,
       versions: [fleet.model.versionId, other.versionId],
       onProgress,
     });
-    ok = result.ok && (result.standstill?.falseOffline ?? 0) === 0;
+    ok = result.ok && (result.standstill?.falseOffline ?? 0) === 0 && (!result.trials || trialsPassed(result.trials));
     console.log(JSON.stringify(result, null, 2));
   } catch (error) {
     console.error(`seed ${seed}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);

@@ -47,7 +47,7 @@ interface Live extends LiveState {
 }
 
 const FLUSH_MS = 60_000;
-const SWEEP_MS = 1_000;
+const SWEEP_MS = 500;
 
 /** Which devices are here, in memory: a beat renews a lease and writes nothing; presence follows from the lease and the clock. */
 @Injectable()

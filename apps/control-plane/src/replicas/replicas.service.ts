@@ -6,7 +6,7 @@ import { ReplicaRepository, type ReplicaRecord } from './replica.repository.js';
 const RENEW_MS = 2_000;
 /** Five renewals. */
 export const ALIVE_MS = 10_000;
-const RELEASE_MS = 500;
+const RELEASE_MS = 250;
 
 /** This process among the replicas of the control plane: its own row, the others as last read, and the sessions that have ended here. */
 @Injectable()
