@@ -31,22 +31,27 @@ async function isRefused(url: string, sendBytes: number): Promise<boolean> {
   const call = session.request({ ':method': 'POST', ':path': PATH, 'content-type': 'application/grpc', te: 'trailers' });
   let status: unknown;
   const hear = (headers: object): void => void (status ??= (headers as Record<string, unknown>)['grpc-status']);
-  call.on('response', hear).on('trailers', hear).resume();
-  call.on('error', () => undefined);
-  try {
-    const ended = once(call, 'close', { signal: AbortSignal.timeout(ANSWER_MS) });
-    const prefix = Buffer.alloc(5);
-    prefix.writeUInt32BE(MESSAGE_BYTES, 1);
-    call.write(prefix);
-    for (let sent = 0; sent < sendBytes && !call.destroyed; sent += PIECE_BYTES)
-      if (!call.write(Buffer.alloc(PIECE_BYTES))) await Promise.race([once(call, 'drain'), ended]);
-    await ended;
-    return status !== undefined ? Number(status) !== 0 : true;
-  } catch {
-    return false; // It still waits for the rest.
-  } finally {
-    session.destroy();
-  }
+  // The answer ends its half of the call; our half stays open, as that of a client that does not stop.
+  const answered = new Promise<boolean>((resolve) => {
+    call
+      .on('response', hear)
+      .on('trailers', hear)
+      .on('end', () => resolve(true))
+      .on('close', () => resolve(true))
+      .on('error', () => resolve(true));
+    setTimeout(() => resolve(false), ANSWER_MS).unref();
+  });
+  call.resume();
+  const prefix = Buffer.alloc(5);
+  prefix.writeUInt32BE(MESSAGE_BYTES, 1);
+  call.write(prefix);
+  let over = false;
+  void answered.then(() => (over = true));
+  for (let sent = 0; sent < sendBytes && call.writable && !over; sent += PIECE_BYTES)
+    if (!call.write(Buffer.alloc(PIECE_BYTES))) await Promise.race([once(call, 'drain').catch(() => undefined), answered]);
+  const isAnswered = await answered;
+  session.destroy();
+  return isAnswered && (status === undefined || Number(status) !== 0);
 }
 
 async function residentBytes(fleet: Fleet): Promise<number> {
