@@ -77,6 +77,29 @@ describe('a simulated fleet', () => {
     expect(checkHistory(history)).toMatchObject({ ok: true, devices: 2 });
   });
 
+  it.each([-600_000, 600_000])('beats, moves on and comes back the same with clocks that jump by %i ms', async (ms) => {
+    const faults = `{ kind: skew, at: 0, for: 1.5, ms: ${ms} }, { kind: drop, at: 0.5, for: 0.2 }`;
+    const running = await started(3, parseScript(`faults: [${faults}]`, 'script'));
+    const move = (generation: bigint): void => {
+      for (const id of ids())
+        plane.setDesired(id, { generation, modelVersionId: 'v1', modelName: 'nano', sliceId: `s${generation}`, contextTokens: 512 });
+    };
+    const playing = running.playScript();
+    move(1n);
+    await plane.until('the session after the cut', () =>
+      ids().every((id) => of('session-opened').filter(({ device }) => device === id).length === 2),
+    );
+    move(2n);
+    await playing;
+    await plane.until('the second slice', () => running.statistics.converged === 3 && of('slot-applied').length === 6);
+    const beats = running.statistics.beats;
+    await plane.until('beats after the clocks came right', () => running.statistics.beats >= beats + 6);
+    await running.stop();
+    // The cut ended one session each, and nothing else any.
+    expect(of('session-opened')).toHaveLength(6);
+    expect(checkHistory(history)).toMatchObject({ ok: true, devices: 3 });
+  });
+
   it('is seen by the checker when the control plane gives an epoch twice', async () => {
     await started(1);
     const [id] = ids() as [string];

@@ -8,6 +8,8 @@ const ENROLMENTS_PER_SECOND = 100;
 const DEVICE_BURST = 10;
 const DEVICE_PER_SECOND = 0.5;
 const DEVICES_REMEMBERED = 20_000;
+/** The furthest moment that anybody is told to come back at. */
+const WAIT_MAX_MS = 60_000;
 
 export type Refusal = 'enrolments' | 'sessions' | 'device';
 
@@ -29,9 +31,10 @@ export class Admission {
   /** By device, the most recent last. */
   private readonly devices = new Map<string, TokenBucket>();
 
-  constructor(nowMs: number) {
-    this.enrolments = new TokenBucket(ENROLMENTS_PER_SECOND, 2 * ENROLMENTS_PER_SECOND, nowMs);
-    this.sessions = new TokenBucket(NEW_SESSIONS_PER_SECOND, 2 * NEW_SESSIONS_PER_SECOND, nowMs);
+  /** `share`: how much of both is taken now, in (0, 1]. */
+  constructor(nowMs: number, share: () => number = () => 1) {
+    this.enrolments = new TokenBucket(ENROLMENTS_PER_SECOND, 2 * ENROLMENTS_PER_SECOND, nowMs, WAIT_MAX_MS, share);
+    this.sessions = new TokenBucket(NEW_SESSIONS_PER_SECOND, 2 * NEW_SESSIONS_PER_SECOND, nowMs, WAIT_MAX_MS, share);
   }
 
   enrol(nowMs: number): void {

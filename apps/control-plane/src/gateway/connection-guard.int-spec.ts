@@ -68,7 +68,7 @@ describe('the guard of connections', () => {
   });
 
   it('resets connections beyond its rate before their handshake, and takes the next one a second later', async () => {
-    const port = await serve({ connectionsPerSecond: 5 });
+    const port = await serve({ connectionsPerSecond: 20 });
     const outcomes = await Promise.all(
       Array.from({ length: 30 }, async () => {
         const socket = connectTcp(port, '127.0.0.1');

@@ -8,7 +8,7 @@ import { TokenBucket } from './token-bucket.js';
 export interface ConnectionLimits {
   /** Open at once. */
   readonly connections: number;
-  /** TLS handshakes begun in a second, after a burst of twice as many. */
+  /** TLS handshakes begun in a second, after a burst of half as many. */
   readonly connectionsPerSecond: number;
   /** Of one connection, on average and at once. */
   readonly pingsPerSecond: number;
@@ -32,13 +32,14 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
 /** Refused before its handshake, or cut off because its client floods us. */
 export type Guarded = 'connections' | 'handshakes' | 'pings' | 'streams' | 'silent';
 
-/** Bounds what connections cost before any call is looked at: grpc-js itself counts neither handshakes nor frames. */
-export function guardConnections(server: Server, limits: ConnectionLimits, refused: (why: Guarded) => void): void {
-  for (const http2Server of http2ServersOf(server)) guard(http2Server, limits, refused);
+/** Bounds what connections cost before any call is looked at: grpc-js itself counts neither handshakes nor frames. `share`: how much of the handshakes is begun now. */
+export function guardConnections(server: Server, limits: ConnectionLimits, refused: (why: Guarded) => void, share: () => number = () => 1): void {
+  for (const http2Server of http2ServersOf(server)) guard(http2Server, limits, refused, share);
 }
 
-function guard(server: Http2Server, limits: ConnectionLimits, refused: (why: Guarded) => void): void {
-  const handshakes = new TokenBucket(limits.connectionsPerSecond, 2 * limits.connectionsPerSecond, performance.now());
+function guard(server: Http2Server, limits: ConnectionLimits, refused: (why: Guarded) => void, share: () => number): void {
+  const { connectionsPerSecond: perSecond } = limits;
+  const handshakes = new TokenBucket(perSecond, Math.ceil(perSecond / 2), performance.now(), undefined, share);
   server.maxConnections = limits.connections;
   server.on('drop', () => refused('connections'));
   // Before TLS begins: a handshake costs a millisecond of processor, a reset none.

@@ -29,13 +29,15 @@ export interface DeviceServiceParts {
   readonly enrolments: EnrolmentService;
   readonly insecure: boolean;
   readonly metrics: Metrics;
+  /** How much of what comes is taken now, in (0, 1]. */
+  readonly share: () => number;
 }
 
 /** Enrol, Session and Sync, over raw grpc-js so that cancellation and backpressure stay ours. */
 export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
   const { features, insecure, metrics } = parts;
   const { report } = features;
-  const admission = new Admission(performance.now());
+  const admission = new Admission(performance.now(), parts.share);
   const polled = new Map<string, PolledSession>();
   const admit = (decide: (nowMs: number) => void): void => {
     try {
@@ -77,7 +79,11 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
         if (refusal.code === status.INTERNAL) report(error);
         call.emit('error', refusal);
       };
-      void (async () => new SessionStream(call, features, await admitted(call), fail).start())().catch(fail);
+      void (async () => {
+        const caller = await admitted(call);
+        // Whoever has given up meanwhile costs nothing more.
+        if (!call.cancelled) new SessionStream(call, features, caller, fail).start();
+      })().catch(fail);
     },
 
     sync: unary(report, async (call: ServerUnaryCall<SyncRequest, SyncResponse>) => {
@@ -90,7 +96,7 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
       if (first?.$case === 'hello') {
         const outbox = new Outbox();
         const forget = (): void => void (polled.get(deviceId)?.outbox === outbox && polled.delete(deviceId));
-        const transport: Transport = { write: (message) => outbox.add(message), close: forget };
+        const transport: Transport = { isOver: false, write: (message) => outbox.add(message), close: forget };
         const session = await DeviceSession.open(features, caller, first.value, transport);
         polled.set(deviceId, { outbox, session });
       }

@@ -30,6 +30,8 @@ export interface Features {
 
 /** The way back to the device: a stream, or the answer of the next Sync. */
 export interface Transport {
+  /** The device has gone. */
+  readonly isOver: boolean;
   /** False when the message is lost: the session has ended, or the device does not keep up. */
   write(message: SessionResponse): boolean;
   /** With `refusal`, the device is told so. */
@@ -56,6 +58,7 @@ export class DeviceSession implements DeviceLink {
     const { deviceId } = caller;
     const bootId = text(hello.bootId, 100);
     await identity.boot(caller, bootId);
+    if (transport.isOver) throw new DomainError('unavailable', 'the device had gone before its session was opened');
     const device = await fleet.hello(deviceId, {
       bootId,
       agentVersion: text(hello.agentVersion, 100),

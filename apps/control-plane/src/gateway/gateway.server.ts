@@ -28,6 +28,7 @@ import { artifactService } from './artifact-service.js';
 import { CONNECTION_LIMITS, guardConnections } from './connection-guard.js';
 import { deviceService } from './device-service.js';
 import { fallbackService } from './fallback-service.js';
+import { Pace } from './pace.js';
 import { PeerLinks } from './peer-links.js';
 import { peerService } from './peer-service.js';
 
@@ -86,6 +87,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
   private server: Server | undefined;
   private renewal: NodeJS.Timeout | undefined;
   private peerLinks: PeerLinks | undefined;
+  private readonly pace = new Pace();
 
   constructor(
     @Inject(CONFIG) private readonly config: Config,
@@ -113,6 +115,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     if (insecure && !isLoopback(this.config.deviceHost))
       throw new Error(`a device port without TLS is for loopback only, not for ${this.config.deviceHost}`);
     const report = (error: unknown): void => this.log.error(error);
+    const share = (): number => this.pace.share;
     const { fleet, leases, assignments, links, attempts, answers, devices, config, identity, enrolments, catalog, metrics } = this;
     new Gauge({
       name: 'matfleet_sessions',
@@ -120,6 +123,14 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
       registers: [metrics.registry],
       collect() {
         this.set(links.count);
+      },
+    });
+    new Gauge({
+      name: 'matfleet_admission_share',
+      help: 'Share of the connections, sessions and enrolments it could take that this process takes; below 1 it has fallen behind.',
+      registers: [metrics.registry],
+      collect() {
+        this.set(share());
       },
     });
     const server = new Server({
@@ -132,7 +143,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     });
     server.addService(
       DeviceServiceService,
-      deviceService({ features: { fleet, leases, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics }),
+      deviceService({ features: { fleet, leases, assignments, links, attempts, config, identity, report }, enrolments, insecure, metrics, share }),
     );
     server.addService(ReplicaServiceService, peerService(links, attempts, insecure));
     server.addService(FallbackServiceService, fallbackService({ answers, devices, identity, insecure, report }));
@@ -143,7 +154,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
     const port = await new Promise<number>((resolve, reject) =>
       server.bindAsync(address(host, devicePort), credentials, (error, bound) => (error ? reject(error) : resolve(bound))),
     );
-    guardConnections(server, CONNECTION_LIMITS, (reason) => metrics.refusedSessions.inc({ reason }));
+    guardConnections(server, CONNECTION_LIMITS, (reason) => metrics.refusedSessions.inc({ reason }), share);
     this.server = server;
     const publicHost = this.config.devicePublicHost ?? (host === '0.0.0.0' || host === '::' ? hostname() : host);
     this.endpoints.deviceUrl = `${insecure ? 'http' : 'https'}://${address(publicHost, port)}`;
@@ -155,6 +166,7 @@ export class GatewayServer implements OnApplicationBootstrap, BeforeApplicationS
   /** Devices are told first, so that they come back to another process, or to the next one, at different moments. */
   async beforeApplicationShutdown(): Promise<void> {
     clearInterval(this.renewal);
+    this.pace.stop();
     this.peerLinks?.close();
     const server = this.server;
     if (!server) return;

@@ -26,6 +26,10 @@ export class SessionStream implements Transport {
     private readonly fail: (error: unknown) => void,
   ) {}
 
+  get isOver(): boolean {
+    return this.ending;
+  }
+
   start(): void {
     const { call } = this;
     const late = new DomainError('deadline-exceeded', `no Hello within ${HELLO_TIMEOUT_MS} ms`);

@@ -10,21 +10,27 @@ export class TokenBucket {
     private atMs: number,
     /** The furthest moment that is promised: beyond it, callers share the last one. */
     private readonly waitMaxMs = 60_000,
+    /** The share of `perSecond` that is let through now, in (0, 1]. */
+    private readonly share: () => number = () => 1,
   ) {
     this.tokens = burst;
   }
 
   take(nowMs: number): boolean {
-    this.tokens = Math.min(this.burst, this.tokens + ((nowMs - this.atMs) / 1_000) * this.perSecond);
+    this.tokens = Math.min(this.burst, this.tokens + ((nowMs - this.atMs) / 1_000) * this.rate);
     this.atMs = nowMs;
     if (this.tokens < 1) return false;
     this.tokens -= 1;
     return true;
   }
 
+  private get rate(): number {
+    return this.perSecond * this.share();
+  }
+
   /** Milliseconds after which a caller that was turned away finds room: one after another, as fast as tokens come. */
   retryAfterMs(nowMs: number): number {
-    const nextMs = Math.max(nowMs, this.promisedUntilMs) + 1_000 / this.perSecond;
+    const nextMs = Math.max(nowMs, this.promisedUntilMs) + 1_000 / this.rate;
     this.promisedUntilMs = Math.min(nextMs, nowMs + this.waitMaxMs);
     return Math.ceil(this.promisedUntilMs - nowMs);
   }
