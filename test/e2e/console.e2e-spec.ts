@@ -161,6 +161,39 @@ ifChromium('the console in a browser', () => {
     expect(wide).toEqual([]);
   }, 30_000);
 
+  it('decides about keys and devices, and shows in the audit log who decided what', async () => {
+    const publicKeyHash = 'cd'.repeat(32);
+    await fleet.api.request('POST', '/api/v1/enrolments', { publicKeyHash, name: 'newcomer' });
+    await page.getByRole('link', { name: 'Identity' }).click();
+    await page.getByRole('button', { name: 'Reject newcomer' }).click();
+    await page.getByRole('button', { name: 'Accept newcomer' }).click();
+    const standing = page.locator('[data-row="newcomer"]');
+    await standing.getByText('accepted', { exact: true }).waitFor();
+    await page.getByRole('button', { name: 'Revoke newcomer' }).click();
+    await page.getByLabel('Reason').fill('lost in the post');
+    await page.getByRole('dialog').getByRole('button', { name: 'Revoke', exact: true }).click();
+    await standing.getByText('lost in the post').waitFor();
+    await page.getByRole('button', { name: 'Release newcomer' }).click();
+    await standing.getByText('accepted', { exact: true }).waitFor();
+    await page.getByRole('button', { name: 'Decommission newcomer' }).click();
+    await page.getByLabel('Reason').fill('found, and sold');
+    await page.getByRole('dialog').getByRole('button', { name: 'Decommission', exact: true }).click();
+    await page.getByRole('region', { name: 'Decommissioned devices' }).getByText('found, and sold').waitFor();
+
+    await page.getByRole('link', { name: 'Audit' }).click();
+    const records = page.getByRole('region', { name: 'Audit records' });
+    const newest = records.locator('tbody tr').first();
+    await newest.getByText('device.decommissioned').waitFor();
+    await newest.locator('summary').click();
+    await newest.getByText('found, and sold').waitFor();
+    for (const action of ['enrolment.preauthorised', 'enrolment.rejected', 'device.revoked', 'device.released'])
+      await records.getByText(action, { exact: true }).first().waitFor();
+    await page.goBack();
+    await page.getByRole('region', { name: 'Standing of devices' }).waitFor();
+    await page.getByRole('link', { name: 'Fleet' }).click();
+    await row('kiosk').waitFor();
+  }, 90_000);
+
   it('says when the control plane is away, and recovers by itself', async () => {
     await fleet.controlPlane.stop();
     await page.getByRole('alert').filter({ hasText: 'Connection lost.' }).waitFor({ timeout: 30_000 });

@@ -40,6 +40,9 @@ export interface Device {
   readonly id: string;
   readonly name: string;
   readonly labels: readonly { readonly key: string; readonly value: string }[];
+  /** Only an accepted device is served. */
+  readonly standing: 'accepted' | 'quarantined' | 'revoked';
+  readonly standingReason: string | null;
   readonly presence: Presence;
   readonly lastSeenAt: string | null;
   readonly capabilities: Capabilities | null;
@@ -117,6 +120,48 @@ export interface Assignment {
   readonly reason: string;
   readonly explanation: Explanation;
   readonly createdAt: string;
+}
+
+/** A public key that asks to become a device, or may, or was turned away. */
+export interface Enrolment {
+  readonly id: string;
+  readonly publicKeyHash: string;
+  readonly name: string;
+  readonly state: 'pending' | 'rejected' | 'preauthorised';
+  readonly labels: Readonly<Record<string, string>>;
+  readonly createdAt: string;
+}
+
+/** What is known of a join token; its secret is told once, when it is made. */
+export interface JoinTokenRow {
+  readonly id: string;
+  readonly mode: 'auto' | 'request' | 'preauthorised';
+  readonly labels: Readonly<Record<string, string>>;
+  readonly usesLeft: number;
+  readonly expiresAt: string;
+  readonly revokedAt: string | null;
+}
+
+/** What is left of a decommissioned device. */
+export interface Tombstone {
+  readonly deviceId: string;
+  readonly name: string;
+  readonly reason: string;
+  readonly wipe: boolean;
+  readonly wipedAt: string | null;
+  readonly createdAt: string;
+}
+
+/** Who changed what. */
+export interface AuditRecord {
+  readonly sequence: number;
+  readonly at: string;
+  readonly actor: string;
+  readonly action: string;
+  readonly subject: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  readonly hash: string;
 }
 
 /** Something that happened to a device. */

@@ -1,5 +1,18 @@
 /** The one door to the control plane over HTTP. The session is an httpOnly cookie, so nothing secret is kept here. */
-import type { Assignment, Device, Inference, InferenceRequest, JoinToken, ModelVersion, TimelinePage, Update } from './api-types.js';
+import type {
+  Assignment,
+  AuditRecord,
+  Device,
+  Enrolment,
+  Inference,
+  InferenceRequest,
+  JoinToken,
+  JoinTokenRow,
+  ModelVersion,
+  TimelinePage,
+  Tombstone,
+  Update,
+} from './api-types.js';
 import { devicesQuery, inferenceQuery, timelineQuery, updatesQuery } from './documents.js';
 
 const timeoutMs = 15_000;
@@ -43,6 +56,24 @@ export const evaluateDevice = (deviceId: string): Promise<unknown> => rest('POST
 export const createUpdate = (modelVersionId: string): Promise<Update> => rest('POST', '/updates', { modelVersionId });
 export const createInference = (request: InferenceRequest): Promise<Inference> => rest('POST', '/inferences', request);
 export const createJoinToken = (): Promise<JoinToken> => rest('POST', '/join-tokens', { uses: 1, ttlSeconds: 3600 });
+
+export const listEnrolments = (): Promise<readonly Enrolment[]> => rest('GET', '/enrolments');
+export const acceptEnrolment = (id: string): Promise<unknown> => rest('POST', `/enrolments/${encodeURIComponent(id)}/accept`, {});
+export const rejectEnrolment = (id: string): Promise<unknown> => rest('POST', `/enrolments/${encodeURIComponent(id)}/reject`, {});
+export const listJoinTokens = (): Promise<readonly JoinTokenRow[]> => rest('GET', '/join-tokens');
+export const revokeJoinToken = (id: string): Promise<unknown> => rest('DELETE', `/join-tokens/${encodeURIComponent(id)}`);
+export const listTombstones = (): Promise<readonly Tombstone[]> => rest('GET', '/tombstones');
+export const revokeDevice = (id: string, reason: string): Promise<unknown> => rest('POST', `/devices/${encodeURIComponent(id)}/revoke`, { reason });
+export const releaseDevice = (id: string): Promise<unknown> => rest('POST', `/devices/${encodeURIComponent(id)}/release`, {});
+export const decommissionDevice = (id: string, reason: string, wipe: boolean): Promise<unknown> =>
+  rest('POST', `/devices/${encodeURIComponent(id)}/decommission`, { reason, wipe });
+
+/** Newest first, those before record `before`; of one thing alone where `subject` names it. */
+export const listAudit = (query: { readonly before?: number; readonly subject?: string }): Promise<readonly AuditRecord[]> =>
+  rest(
+    'GET',
+    `/audit?${new URLSearchParams({ limit: '50', ...(query.before && { before: String(query.before) }), ...(query.subject && { subject: query.subject }) }).toString()}`,
+  );
 
 async function rest<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
   const response = await fetch(`/api/v1${path}`, {

@@ -1,7 +1,7 @@
 /** The GraphQL that this page speaks; each selection matches its type in api-types.ts. */
 
 const device = `
-  id name labels { key value } presence lastSeenAt phase phaseError fetchedBytes totalBytes latencyCorrection
+  id name labels { key value } standing standingReason presence lastSeenAt phase phaseError fetchedBytes totalBytes latencyCorrection
   capabilities {
     architecture platform cores totalMemoryBytes availableMemoryBytes modelMemoryBytes memoryBandwidthBytesPerSecond executionProviders
   }

@@ -9,6 +9,8 @@ function device(id: string, change: Partial<Device> = {}): Device {
     id,
     name: id,
     labels: [],
+    standing: 'accepted',
+    standingReason: null,
     presence: 'online',
     lastSeenAt: null,
     capabilities: null,

@@ -20,6 +20,8 @@ function device(name: string, sliceId: string | null, presence: Device['presence
     id: name,
     name,
     labels: [],
+    standing: 'accepted',
+    standingReason: null,
     presence,
     lastSeenAt: null,
     capabilities: null,

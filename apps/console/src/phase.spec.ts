@@ -7,6 +7,8 @@ function device(change: Partial<Device>): Device {
     id: 'd',
     name: 'kiosk',
     labels: [],
+    standing: 'accepted',
+    standingReason: null,
     presence: 'online',
     lastSeenAt: null,
     capabilities: null,

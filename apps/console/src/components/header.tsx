@@ -1,19 +1,23 @@
 import { Button } from '@mantine/core';
 import { countPresence, type Fleet } from '../fleet.js';
+import { places, type Place } from '../use-place.js';
 import styles from './header.module.css';
 import { LiveMark } from './live-mark.js';
 import { Mark } from './mark.js';
 import { PresenceMark } from './presence-mark.js';
 import { SchemeButton } from './scheme-button.js';
 
+const names: Readonly<Record<Place, string>> = { fleet: 'Fleet', identity: 'Identity', audit: 'Audit' };
 const shown = ['online', 'suspect', 'offline'] as const;
 
 export function Header({
   fleet,
+  place,
   onAddDevice,
   onSignOut,
 }: {
   readonly fleet: Fleet | undefined;
+  readonly place: Place;
   readonly onAddDevice: () => void;
   readonly onSignOut: () => void;
 }) {
@@ -30,11 +34,20 @@ export function Header({
           </li>
         ))}
       </ul>
-      <nav className={styles.jumps} aria-label="On this page">
-        <a href="#devices">Devices</a>
-        <a href="#ask">Ask</a>
-        <a href="#update">Update</a>
+      <nav className={styles.places} aria-label="Pages">
+        {places.map((one) => (
+          <a key={one} href={`#/${one}`} aria-current={one === place ? 'page' : undefined}>
+            {names[one]}
+          </a>
+        ))}
       </nav>
+      {place === 'fleet' && (
+        <nav className={styles.jumps} aria-label="On this page">
+          <a href="#devices">Devices</a>
+          <a href="#ask">Ask</a>
+          <a href="#update">Update</a>
+        </nav>
+      )}
       <div className={styles.actions}>
         <LiveMark />
         <Button size="compact-sm" variant="light" onClick={onAddDevice}>

@@ -5,13 +5,16 @@ import { useLive } from '../live.js';
 import { useFleet } from '../use-fleet.js';
 import { useInferences } from '../use-inferences.js';
 import { useModels } from '../use-models.js';
+import { usePlace } from '../use-place.js';
 import { useUpdates } from '../use-updates.js';
 import { AddDevice } from './add-device.js';
 import { AskPanel } from './ask-panel.js';
+import { AuditPage } from './audit-page.js';
 import { ConnectionBanner } from './connection-banner.js';
 import { DeviceList } from './device-list.js';
 import { ExplanationDrawer } from './explanation-drawer.js';
 import { Header } from './header.js';
+import { IdentityPage } from './identity-page.js';
 import styles from './page.module.css';
 import { UpdatePanel } from './update-panel.js';
 
@@ -22,20 +25,27 @@ export function Page({ onSignOut }: { readonly onSignOut: () => void }) {
   const { updates, add } = useUpdates();
   const models = useModels();
   const { asked, ask } = useInferences();
+  const place = usePlace();
   const [explainedId, setExplainedId] = useState<string | null>(null);
   const [adding, setAdding] = useState(false);
   const entries = fleet && byName(fleet);
   const devices: readonly Device[] = entries?.map(({ device }) => device) ?? [];
   return (
     <>
-      <Header fleet={fleet} onAddDevice={() => setAdding(true)} onSignOut={onSignOut} />
+      <Header fleet={fleet} place={place} onAddDevice={() => setAdding(true)} onSignOut={onSignOut} />
       <ConnectionBanner error={error} />
-      <main className={styles.main} data-stale={state.kind === 'lost' || undefined}>
-        <DeviceList entries={entries} models={models} onExplain={setExplainedId} />
-        <div className={styles.side}>
-          <AskPanel devices={devices} models={models} asked={asked} ask={ask} />
-          <UpdatePanel updates={updates} models={models} devices={devices} onStarted={add} />
-        </div>
+      <main className={place === 'fleet' ? styles.main : styles.single} data-stale={state.kind === 'lost' || undefined}>
+        {place === 'identity' && <IdentityPage devices={devices} />}
+        {place === 'audit' && <AuditPage devices={devices} />}
+        {place === 'fleet' && (
+          <>
+            <DeviceList entries={entries} models={models} onExplain={setExplainedId} />
+            <div className={styles.side}>
+              <AskPanel devices={devices} models={models} asked={asked} ask={ask} />
+              <UpdatePanel updates={updates} models={models} devices={devices} onStarted={add} />
+            </div>
+          </>
+        )}
       </main>
       <ExplanationDrawer device={(explainedId && fleet?.get(explainedId)?.device) || null} models={models} onClose={() => setExplainedId(null)} />
       <AddDevice opened={adding} onClose={() => setAdding(false)} />
