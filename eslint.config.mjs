@@ -109,6 +109,11 @@ export default tseslint.config(
               bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
             },
             {
+              sourceTag: 'scope:faults',
+              onlyDependOnLibsWithTags: ['scope:harness', 'scope:history', 'scope:model', 'scope:protocol'],
+              bannedExternalImports: banned('@nestjs/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
+            },
+            {
               sourceTag: 'scope:console',
               onlyDependOnLibsWithTags: ['scope:console'],
               bannedExternalImports: banned('@nestjs/*', '@grpc/*', '@prisma/*', 'bullmq', 'onnxruntime-*'),
@@ -177,7 +182,7 @@ export default tseslint.config(
   },
   {
     files: ['libs/*/src/**/*.ts', 'apps/*/src/**/*.ts'],
-    ignores: ['**/*.spec.ts', '**/*.int-spec.ts', '**/testing/**'],
+    ignores: ['**/*.spec.ts', '**/*.int-spec.ts', '**/testing/**', 'test/faults/**'],
     rules: {
       '@typescript-eslint/no-restricted-imports': [
         'error',

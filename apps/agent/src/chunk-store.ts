@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeFileDurably, type Slot, type StoreView } from '@matfleet/device';
+import { syncDirectory, writeFileDurably, type Slot, type StoreView } from '@matfleet/device';
 import { chunksOf, Manifest, sliceById, sliceRoot, versionId, type Chunk } from '@matfleet/model';
 
 const READ_BYTES = 2 ** 20;
@@ -39,6 +39,8 @@ export class ChunkStore {
   putManifest(modelVersionId: string, data: Uint8Array): void {
     Manifest.parse(JSON.parse(Buffer.from(data).toString('utf8')));
     mkdirSync(join(this.directory, 'models', modelVersionId), { recursive: true });
+    // The folder's own name too: else a power cut takes the manifest of a slice that the journal calls active.
+    syncDirectory(join(this.directory, 'models'));
     writeFileDurably(this.manifestPath(modelVersionId), data, 0o644);
   }
 
@@ -121,6 +123,7 @@ export class ChunkStore {
   }
 
   private makeDirectories(): void {
-    for (const name of ['chunks', 'models']) mkdirSync(join(this.directory, name), { recursive: true });
+    const made = ['chunks', 'models'].filter((name) => mkdirSync(join(this.directory, name), { recursive: true }) !== undefined);
+    if (made.length > 0) syncDirectory(this.directory);
   }
 }

@@ -1,6 +1,8 @@
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { Fleet, makeRunDir, nanoPackage, PostgresProcess, publish, RedisProcess } from '@matfleet/harness';
+import { activationTable, runActivation } from './activation/report.js';
 import { runFleet } from './fleet.js';
 import { runHalfOpen } from './half-open.js';
 import { runSeed } from './line.js';
@@ -88,6 +90,25 @@ program
     const result = await runHalfOpen(Number(devices), (what) => console.error(`… ${what}`));
     console.log(JSON.stringify(result ?? { skipped: 'network namespaces need root and iproute2 (ip)' }, null, 2));
     process.exitCode = result?.ok === false ? 1 : 0;
+  });
+program
+  .command('activation')
+  .description('kills a real agent at every point of its activations, then cuts the power after every operation on its disk; prints a report')
+  .option('--activations <n>', 'activations, each with a kill -9', '1000')
+  .option('--sample <n>', 'only so many activations, and so many starts after a power cut')
+  .option('--devices <n>', 'devices that share them', '1')
+  .option('--seed <n>', 'of every choice', '1')
+  .option('--out <file>', 'write the report there as a table')
+  .action(async (options: { activations: string; sample?: string; devices: string; seed: string; out?: string }) => {
+    const onProgress = (what: string): void => console.error(`… ${what}`);
+    const activations = Number(options.sample ?? options.activations);
+    const report = await runActivation({
+      ...{ activations, devices: Number(options.devices), boots: Math.min(activations, 100), seed: Number(options.seed) },
+      onProgress,
+    });
+    console.log(JSON.stringify(report, null, 2));
+    if (options.out) await writeFile(options.out, activationTable(report));
+    process.exitCode = report.ok ? 0 : 1;
   });
 await program.parseAsync();
 

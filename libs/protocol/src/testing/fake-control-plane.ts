@@ -35,8 +35,8 @@ import {
 import { createTestCa } from './test-ca.js';
 
 export interface FakeControlPlaneOptions {
-  /** A model package that ArtifactService serves. */
-  readonly packageDir?: string;
+  /** Model packages that ArtifactService serves. */
+  readonly packageDirs?: readonly string[];
   readonly port?: number;
   readonly heartbeatMs?: number;
   readonly leaseMs?: number;
@@ -255,17 +255,26 @@ export class FakeControlPlane {
   }
 
   private async manifest({ modelVersionId }: GetManifestRequest): Promise<GetManifestResponse> {
-    const manifest = this.options.packageDir && (await readFile(join(this.options.packageDir, 'manifest.json')));
-    if (!manifest || createHash('sha256').update(manifest).digest('hex') !== modelVersionId)
-      throw refusal(status.NOT_FOUND, `no model version ${modelVersionId}`);
-    return { manifest };
+    for (const dir of this.options.packageDirs ?? []) {
+      const manifest = await readFile(join(dir, 'manifest.json'));
+      if (createHash('sha256').update(manifest).digest('hex') === modelVersionId) return { manifest };
+    }
+    throw refusal(status.NOT_FOUND, `no model version ${modelVersionId}`);
+  }
+
+  private async storedChunk(chunkId: string): Promise<Buffer | undefined> {
+    if (!/^[0-9a-f]{64}$/.test(chunkId)) return undefined;
+    for (const dir of this.options.packageDirs ?? []) {
+      const bytes = await readFile(join(dir, 'chunks', chunkId)).catch(() => undefined);
+      if (bytes) return bytes;
+    }
+    return undefined;
   }
 
   private async chunk(call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>): Promise<void> {
     const { chunkId, offset, length } = call.request;
-    const { packageDir, onChunkData } = this.options;
-    const bytes =
-      packageDir && /^[0-9a-f]{64}$/.test(chunkId) ? await readFile(join(packageDir, 'chunks', chunkId)).catch(() => undefined) : undefined;
+    const { onChunkData } = this.options;
+    const bytes = await this.storedChunk(chunkId);
     if (!bytes || !commonName(call))
       return void call.emit('error', refusal(bytes ? status.UNAUTHENTICATED : status.NOT_FOUND, `no chunk ${chunkId}`));
     const end = length === 0n ? bytes.length : Math.min(bytes.length, Number(offset + length));
