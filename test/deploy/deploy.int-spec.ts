@@ -112,7 +112,9 @@ describe('compose.yaml', () => {
   });
 
   it('sets only variables that .env.example knows', () => {
-    const set = Object.keys(compose.services['control-plane'].environment!).map((name) => name.replace(/^((?:DATABASE|REDIS)_URL)_FILE$/, '$1'));
+    const set = Object.keys(compose.services['control-plane'].environment!).map((name) =>
+      name.replace(/^((?:DATABASE|DATABASE_MIGRATION|REDIS)_URL)_FILE$/, '$1'),
+    );
     expect(set.filter((name) => !variables.has(name))).toEqual([]);
   });
 

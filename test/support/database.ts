@@ -11,18 +11,29 @@ const START_TIMEOUT_MS = 60_000;
 export interface TestDatabase {
   /** Connection string of an empty database of one's own. */
   url: string;
+  /** Of the server, for its superuser. */
+  serverUrl: string;
   /** Ends every connection to it, and removes it. */
   drop(): Promise<void>;
 }
+
+/** Owns the databases of specs. No superuser, so that row-level security holds in every one of them. */
+const OWNER = 'spec_owner';
 
 /** A fresh, empty database on the run's real PostgreSQL. */
 export async function createDatabase(): Promise<TestDatabase> {
   const server = await postgresUrl();
   const name = `spec_${randomBytes(6).toString('hex')}`;
-  await execute(server, `CREATE DATABASE ${name}`);
+  // Specs of several processes may come first at once.
+  await execute(
+    server,
+    `DO $$ BEGIN CREATE ROLE ${OWNER} LOGIN PASSWORD '${OWNER}'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$`,
+  );
+  await execute(server, `CREATE DATABASE ${name} OWNER ${OWNER}`);
   const url = new URL(server);
   url.pathname = `/${name}`;
-  return { url: url.href, drop: () => execute(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`) };
+  url.username = url.password = OWNER;
+  return { url: url.href, serverUrl: server, drop: () => execute(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`) };
 }
 
 /** The run's PostgreSQL. Specs run in several processes: the one that makes the lock directory first starts it, all wait for the same file. */

@@ -15,6 +15,7 @@ import { InferenceModule } from './inference/inference.module.js';
 import { QueueModule } from './queue/queue.module.js';
 import { ReplicasModule } from './replicas/replicas.module.js';
 import { RolloutModule } from './rollout/rollout.module.js';
+import { TenancyModule } from './tenancy/tenancy.module.js';
 import { TelemetryModule } from './telemetry.module.js';
 import { TimelineModule } from './timeline/timeline.module.js';
 import { TrustModule } from './trust/trust.module.js';
@@ -34,6 +35,7 @@ export class AppModule {
         TimelineModule,
         QueueModule.forRoot({ databaseUrl, redisUrl: config.redisUrl }),
         GraphqlModule,
+        TenancyModule,
         AccessModule,
         AuditModule,
         IdentityModule,

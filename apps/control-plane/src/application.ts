@@ -9,11 +9,13 @@ import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fa
 import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
 import { ApiKeyService } from './access/api-key.service.js';
 import { installGate } from './access/gate.js';
+import { TenantInterceptor } from './access/tenant.interceptor.js';
 import { SESSION_COOKIE, SessionService } from './access/session.service.js';
 import { AppModule } from './app.module.js';
 import type { Config } from './config.js';
 import { ErrorFilter } from './errors.js';
 import { Metrics } from './telemetry.js';
+import { TenantService } from './tenancy/tenant.service.js';
 import { traceRequests } from './trace-requests.js';
 
 const JSON_BYTES_MAX = 1 << 20;
@@ -42,6 +44,7 @@ export async function createApplication(config: Config, databaseUrl: string, log
   installGate(fastify, {
     keys: app.get(ApiKeyService, { strict: false }),
     sessions: app.get(SessionService, { strict: false }),
+    tenants: app.get(TenantService, { strict: false }),
     behindProxy: config.httpBehindProxy,
   });
   installHeaders(app);
@@ -49,6 +52,7 @@ export async function createApplication(config: Config, databaseUrl: string, log
   fastify.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
   if (existsSync(CONSOLE_DIR)) await app.register(fastifyStatic, { root: CONSOLE_DIR, wildcard: false, decorateReply: false });
 
+  app.useGlobalInterceptors(new TenantInterceptor());
   app.useGlobalFilters(new ErrorFilter());
   describeApi(app);
   return app;

@@ -21,6 +21,7 @@ const Env = z
   .object({
     MATFLEET_DATA_DIR: z.string().default('.data/control-plane'),
     DATABASE_URL: url('postgresql:', 'postgres:').optional(),
+    DATABASE_MIGRATION_URL: url('postgresql:', 'postgres:').optional(),
     REDIS_URL: url('redis:', 'rediss:').optional(),
     MATFLEET_HTTP_HOST: z.string().default('127.0.0.1'),
     MATFLEET_HTTP_PORT: port(7080),
@@ -67,6 +68,8 @@ const Env = z
         'MATFLEET_HTTP_HOST',
         `${env.MATFLEET_HTTP_HOST} is beyond loopback, where API keys must not travel in the clear: set MATFLEET_HTTP_TLS_CERT_FILE and MATFLEET_HTTP_TLS_KEY_FILE, or MATFLEET_HTTP_BEHIND_PROXY=1 when a proxy ends TLS`,
       );
+    if (env.DATABASE_MIGRATION_URL !== undefined && env.DATABASE_URL === undefined)
+      problem('DATABASE_MIGRATION_URL', 'goes with DATABASE_URL, which is missing');
     if (env.MATFLEET_INSECURE_DEVICE_PORT && !isLoopback(env.MATFLEET_DEVICE_HOST))
       problem('MATFLEET_INSECURE_DEVICE_PORT', `is for loopback only, and MATFLEET_DEVICE_HOST is ${env.MATFLEET_DEVICE_HOST}`);
   })
@@ -75,6 +78,8 @@ const Env = z
     dataDir: resolve(env.MATFLEET_DATA_DIR),
     /** Absent: the embedded PostgreSQL. */
     databaseUrl: env.DATABASE_URL,
+    /** Of the database's owner, who migrates it. Absent: `databaseUrl` does. */
+    databaseMigrationUrl: env.DATABASE_MIGRATION_URL,
     /** Absent: BullMQ on PostgreSQL. */
     redisUrl: env.REDIS_URL,
     httpHost: env.MATFLEET_HTTP_HOST,

@@ -16,7 +16,7 @@ export class Readiness {
   private readonly checks = new Map<string, () => Promise<unknown>>();
 
   constructor(prisma: PrismaService, endpoints: Endpoints) {
-    this.add('database', () => prisma.$queryRaw`SELECT 1`);
+    this.add('database', () => prisma.system.$queryRaw`SELECT 1`);
     this.add('draining', async () => {
       if (endpoints.draining) throw new Error('this process stops');
     });

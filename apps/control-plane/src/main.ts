@@ -6,8 +6,8 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { ApiKeyService } from './access/api-key.service.js';
 import { createApplication } from './application.js';
 import { ConfigError, type Config, parseConfig } from './config.js';
+import { migrateFor, roleBeyondRowSecurity } from './database/application-role.js';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './database/embedded-postgres.js';
-import { migrate } from './database/migrate.js';
 import { Endpoints } from './endpoints.js';
 import { InferenceService } from './inference/inference.service.js';
 import { createLogger, PinoNestLogger } from './telemetry.js';
@@ -60,9 +60,7 @@ async function start(): Promise<void> {
     onProblem: (message) => pino.warn({ context: 'tracing' }, message),
   });
   await mkdir(config.dataDir, { recursive: true, mode: 0o711 });
-  const databaseUrl = config.databaseUrl ?? (await openEmbedded());
-  const applied = await migrate(databaseUrl);
-  if (applied.length > 0) log(`applied migrations: ${applied.join(', ')}`);
+  const databaseUrl = await prepareDatabase();
 
   app = await createApplication(config, databaseUrl, new PinoNestLogger(pino));
   if (stopping) return;
@@ -79,7 +77,22 @@ async function start(): Promise<void> {
     await writeReadyFile(config.readyFile, { httpUrl: endpoints.httpUrl, deviceUrl: endpoints.deviceUrl, apiKeyFile: keys.firstKeyFile });
 }
 
-async function openEmbedded(): Promise<string> {
+/** Migrates as the owner; answers how the service itself connects. */
+async function prepareDatabase(): Promise<string> {
+  const { databaseUrl } = config;
+  const { url, applicationUrl } =
+    databaseUrl === undefined ? await openEmbedded() : { url: config.databaseMigrationUrl ?? databaseUrl, applicationUrl: databaseUrl };
+  const applied = await migrateFor(applicationUrl, url);
+  if (applied.length > 0) log(`applied migrations: ${applied.join(', ')}`);
+  const beyond = await roleBeyondRowSecurity(applicationUrl);
+  if (beyond !== null)
+    pino.warn(
+      `PostgreSQL's row-level security does not hold for the role ${beyond}: one tenant can be served, no second one. Name a plain role in DATABASE_URL and this one in DATABASE_MIGRATION_URL`,
+    );
+  return applicationUrl;
+}
+
+async function openEmbedded(): Promise<EmbeddedPostgres> {
   postgres = await startEmbeddedPostgres({
     dataDir: config.dataDir,
     log,
@@ -89,7 +102,7 @@ async function openEmbedded(): Promise<string> {
     },
   });
   log(`embedded PostgreSQL ${postgres.adopted ? 'adopted' : 'started'} in ${postgres.directory} (pid ${postgres.pid})`);
-  return postgres.url;
+  return postgres;
 }
 
 function httpUrl(application: NestFastifyApplication): string {

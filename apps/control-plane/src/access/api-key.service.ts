@@ -3,7 +3,8 @@ import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { CONFIG, type Config } from '../config.js';
-import { AccessRepository } from './access.repository.js';
+import { DEFAULT_TENANT, inTenant } from '../database/scope.js';
+import { AccessRepository, type KeyRow } from './access.repository.js';
 
 const PREFIX = 'mfk_';
 
@@ -29,16 +30,17 @@ export class ApiKeyService {
     // The file first: a start that is killed in between makes another key, instead of one that nobody can read.
     await writeFile(`${this.firstKeyFile}.new`, `${secret}\n`, { mode: 0o600 });
     await rename(`${this.firstKeyFile}.new`, this.firstKeyFile);
-    await this.access.addKey({ id: randomUUID(), name: 'admin', secretHash: hashSecret(secret) });
+    const key = { id: randomUUID(), name: 'admin', secretHash: hashSecret(secret), installation: true };
+    await inTenant(DEFAULT_TENANT, () => this.access.addKey(key));
     this.log.log(`made an API key: it stands in ${this.firstKeyFile}`);
   }
 
-  /** The id of the key with this secret, unless it is unknown or revoked. */
-  async verify(secret: string): Promise<string | undefined> {
+  /** The key with this secret, unless it is unknown or revoked. */
+  async verify(secret: string): Promise<KeyRow | undefined> {
     if (!secret.startsWith(PREFIX) || secret.length > 100) return undefined;
     const hash = hashSecret(secret);
     const key = await this.access.findKey(hash);
-    return key && sameText(key.secretHash, hash) ? key.id : undefined;
+    return key && sameText(key.secretHash, hash) ? key : undefined;
   }
 }
 

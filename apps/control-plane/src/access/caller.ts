@@ -2,17 +2,32 @@ import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import type { FastifyRequest } from 'fastify';
 import type { Actor } from '../audit/audit.js';
 
-const ACTOR = Symbol('actor');
-type Carrier = FastifyRequest & { [ACTOR]?: Actor };
+/** Who calls REST or GraphQL, as the gate found out. */
+export interface CallerIdentity {
+  readonly actor: Actor;
+  /** In whose rows the call acts. */
+  readonly tenantId: string;
+  /** May make tenants and act in each. */
+  readonly installation: boolean;
+}
 
-/** Written by the gate once it knows whose key a request carries. */
-export const setCaller = (request: FastifyRequest, apiKeyId: string): void => void ((request as Carrier)[ACTOR] = `key:${apiKeyId}`);
+const CALLER = Symbol('caller');
+type Carrier = FastifyRequest & { [CALLER]?: CallerIdentity };
+
+export const setCaller = (request: FastifyRequest, caller: CallerIdentity): void => void ((request as Carrier)[CALLER] = caller);
+
+/** Undefined for a request that the gate let pass without asking who it is. */
+export const callerOf = (request: FastifyRequest): CallerIdentity | undefined => (request as Carrier)[CALLER];
+
+/** The request behind a call, over HTTP or over GraphQL's WebSocket. */
+export const requestOf = (context: ExecutionContext): FastifyRequest =>
+  context.getType<string>() === 'graphql'
+    ? context.getArgByIndex<{ req: FastifyRequest }>(2).req
+    : context.switchToHttp().getRequest<FastifyRequest>();
 
 /** The API key behind a call of REST or GraphQL, for the audit log. */
 export const Caller = createParamDecorator((_data: unknown, context: ExecutionContext): Actor => {
-  const request =
-    context.getType<string>() === 'graphql' ? context.getArgByIndex<{ req: Carrier }>(2).req : context.switchToHttp().getRequest<Carrier>();
-  const actor = request[ACTOR];
-  if (!actor) throw new Error('a call that changes something came by a route that the gate does not guard');
-  return actor;
+  const caller = callerOf(requestOf(context));
+  if (!caller) throw new Error('a call that changes something came by a route that the gate does not guard');
+  return caller.actor;
 });

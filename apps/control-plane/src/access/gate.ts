@@ -1,17 +1,24 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../config.js';
+import { inNone, inTenant } from '../database/scope.js';
 import { type ErrorCode, httpStatusOf } from '../errors.js';
+import type { KeyRow } from './access.repository.js';
 import type { ApiKeyService } from './api-key.service.js';
-import { setCaller } from './caller.js';
+import { callerOf, setCaller } from './caller.js';
+import type { TenantService } from '../tenancy/tenant.service.js';
 import { SESSION_COOKIE, type SessionService } from './session.service.js';
 
 /** Routes that anybody may use: the console's files, health, the API's own description, and the login. */
 const OPEN = [/^\/healthz$/, /^\/readyz$/, /^\/api\/docs/, /^\/api\/openapi\.json$/, /^POST \/api\/v1\/session$/];
 const GUARDED = /^\/(api|graphql|metrics)(\/|$)/;
 
+/** In which tenant a call of the installation's acts. */
+export const TENANT_HEADER = 'x-matfleet-tenant';
+
 export interface GateOptions {
   keys: ApiKeyService;
   sessions: SessionService;
+  tenants: TenantService;
   behindProxy: boolean;
 }
 
@@ -27,27 +34,51 @@ export function installGate(fastify: FastifyInstance, options: GateOptions): voi
     const refusal = await check(request, options);
     if (refusal) await refuse(request, reply, ...refusal);
   });
+  // Twice, because what reads a body calls back from the socket, which knows of no caller.
+  fastify.addHook('onRequest', (request, _reply, done) => asCaller(request, done));
+  fastify.addHook('preHandler', (request, _reply, done) => asCaller(request, done));
+}
+
+function asCaller(request: FastifyRequest, done: () => void): void {
+  const caller = callerOf(request);
+  if (caller) inTenant(caller.tenantId, done);
+  else inNone(done);
 }
 
 export const isOpen = (method: string, route: string): boolean =>
   !GUARDED.test(route) || OPEN.some((pattern) => pattern.test(route) || pattern.test(`${method} ${route}`));
 
-async function check(request: FastifyRequest, { keys, sessions }: GateOptions): Promise<[ErrorCode, string] | undefined> {
+async function check(request: FastifyRequest, { keys, sessions, tenants }: GateOptions): Promise<[ErrorCode, string] | undefined> {
   const bearer = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
   if (bearer !== undefined) {
-    const id = await keys.verify(bearer);
-    if (id === undefined) return ['unauthenticated', 'this API key is unknown or revoked'];
-    setCaller(request, id);
-    return undefined;
+    const key = await keys.verify(bearer);
+    return key ? admit(request, key, tenants) : ['unauthenticated', 'this API key is unknown or revoked'];
   }
   const cookie = request.cookies[SESSION_COOKIE];
-  const id = cookie === undefined ? undefined : await sessions.verify(cookie);
-  if (id === undefined) return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
-  setCaller(request, id);
+  const key = cookie === undefined ? undefined : await sessions.verify(cookie);
+  if (!key) return ['unauthenticated', 'an API key is needed: Authorization: Bearer <key>, or a login at POST /api/v1/session'];
+  const refusal = await admit(request, key, tenants);
+  if (refusal) return refusal;
   const isReading = (request.method === 'GET' || request.method === 'HEAD') && !isUpgrade(request);
   return isReading || isSameOrigin(request.headers)
     ? undefined
     : ['permission-denied', `a request with a cookie must come from this origin, not from ${request.headers.origin ?? 'an unknown one'}`];
+}
+
+/** The caller acts in its own tenant; one of the installation may name another. */
+async function admit(
+  request: FastifyRequest,
+  { id, tenantId, installation }: KeyRow,
+  tenants: TenantService,
+): Promise<[ErrorCode, string] | undefined> {
+  const named = request.headers[TENANT_HEADER];
+  const wanted = typeof named === 'string' && named !== '' ? named : tenantId;
+  if (wanted !== tenantId && !installation) return ['permission-denied', `this API key is of tenant ${tenantId}, not of ${wanted.slice(0, 64)}`];
+  if (wanted !== tenantId && !(await tenants.exists(wanted))) return ['not-found', `there is no tenant ${wanted.slice(0, 64)}`];
+  setCaller(request, { actor: `key:${id}`, tenantId: wanted, installation });
+  // What is measured is measured over all tenants.
+  if (request.routeOptions.url === '/metrics' && !installation) return ['permission-denied', 'metrics are for API keys of the installation'];
+  return undefined;
 }
 
 /** A browser sends Origin with every WebSocket and every request that changes something. */

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { DomainError } from '../errors.js';
-import { AccessRepository } from './access.repository.js';
+import { inTenant } from '../database/scope.js';
+import { AccessRepository, type KeyRow } from './access.repository.js';
 import { ApiKeyService, hashSecret, sameText } from './api-key.service.js';
 import { LoginLimit } from './login-limit.js';
 
@@ -21,14 +22,15 @@ export class SessionService {
   /** Returns the cookie's value. Too many wrong keys from one address close the door for a minute. */
   async open(apiKey: string, address: string): Promise<string> {
     if (!this.limit.allows(address, Date.now())) throw new DomainError('resource-exhausted', 'too many wrong API keys: try again in a minute');
-    const apiKeyId = await this.keys.verify(apiKey);
-    if (!apiKeyId) {
+    const key = await this.keys.verify(apiKey);
+    if (!key) {
       this.limit.failed(address, Date.now());
       throw new DomainError('unauthenticated', 'this API key is unknown or revoked');
     }
     const secret = randomBytes(32).toString('base64url');
     const now = new Date();
-    await this.access.addSession({ secretHash: hashSecret(secret), apiKeyId, expiresAt: new Date(now.getTime() + SESSION_SECONDS * 1_000) }, now);
+    const session = { secretHash: hashSecret(secret), apiKeyId: key.id, expiresAt: new Date(now.getTime() + SESSION_SECONDS * 1_000) };
+    await inTenant(key.tenantId, () => this.access.addSession(session, now));
     return secret;
   }
 
@@ -36,11 +38,11 @@ export class SessionService {
     await this.access.removeSession(hashSecret(secret));
   }
 
-  /** The id of the key behind a living session. */
-  async verify(secret: string): Promise<string | undefined> {
+  /** The key behind a living session. */
+  async verify(secret: string): Promise<KeyRow | undefined> {
     if (!/^[\w-]{43}$/.test(secret)) return undefined;
     const hash = hashSecret(secret);
     const session = await this.access.findSession(hash, new Date());
-    return session && sameText(session.secretHash, hash) ? session.apiKeyId : undefined;
+    return session && sameText(session.secretHash, hash) ? session.apiKey : undefined;
   }
 }

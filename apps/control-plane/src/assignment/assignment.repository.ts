@@ -64,7 +64,8 @@ export class AssignmentRepository {
       SELECT a.device_id AS "deviceId", a.generation, a.model_version_id AS "modelVersionId", m.name AS "modelName", a.slice_id AS "sliceId",
         a.context_tokens AS "contextTokens", a.reason, a.explanation->'steadiness' AS steadiness, a.update_id AS "updateId",
         a.trace_parent AS "traceParent", a.created_at AS "createdAt"
-      FROM devices d JOIN assignments a ON a.device_id = d.id AND a.generation = d.generation JOIN model_versions m ON m.id = a.model_version_id
+      FROM devices d JOIN assignments a ON a.device_id = d.id AND a.generation = d.generation 
+        JOIN model_versions m ON m.tenant_id = a.tenant_id AND m.id = a.model_version_id
       WHERE d.id = ANY(${ids})`;
     const byDevice = new Map(rows.map((row) => [row.deviceId, { ...row, generation: Number(row.generation) }]));
     return ids.map((id) => byDevice.get(id) ?? null);
@@ -100,10 +101,10 @@ export class AssignmentRepository {
         -- What the device reported about the generation before says nothing about this one.
         UPDATE devices d SET generation = i.generation, phase = NULL, phase_error = NULL, activation = NULL,
           model_version_id = CASE WHEN i."pinVersion" THEN i."modelVersionId" ELSE d.model_version_id END
-        FROM input i WHERE d.id = i."deviceId" AND d.generation = i."expectedGeneration" RETURNING d.id
+        FROM input i WHERE d.id = i."deviceId" AND d.generation = i."expectedGeneration" RETURNING d.id, d.tenant_id
       )
-      INSERT INTO assignments (device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, update_id, trace_parent, created_at)
-      SELECT i."deviceId", i.generation, i."modelVersionId", i."sliceId", i."contextTokens", i.reason, i.explanation, i."updateId",
+      INSERT INTO assignments (tenant_id, device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, update_id, trace_parent, created_at)
+      SELECT moved.tenant_id, i."deviceId", i.generation, i."modelVersionId", i."sliceId", i."contextTokens", i.reason, i.explanation, i."updateId",
         i."traceParent", ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
       FROM input i JOIN moved ON moved.id = i."deviceId"
       RETURNING device_id AS "deviceId"`;

@@ -5,6 +5,7 @@ import type { Actor } from '../audit/audit.js';
 import { AuditRepository } from '../audit/audit.repository.js';
 import { CatalogService, type ModelVersion } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
+import { inSystem, inTenant } from '../database/scope.js';
 import { assign, DEFAULT_POLICY, type AssignmentDecision, type Measured } from '../domain/assignment.js';
 import { nextGeneration } from '../domain/epoch.js';
 import { learnCorrection, relaxCorrection } from '../domain/latency-correction.js';
@@ -60,11 +61,13 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
 
   onModuleInit(): void {
     const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.log.error(error));
-    const windows = this.latency.closed.subscribe((window) => guard(this.learn(window)));
+    const windows = this.latency.closed.subscribe((window) => guard(inTenant(window.tenantId, () => this.learn(window))));
     // Of all replicas the one that published: the devices may be anybody's.
-    const published = this.events.emitted.subscribe((event) => event.kind === 'model-published' && guard(this.evaluateUnassigned()));
-    this.nudges.on('desired', (deviceId) => this.links.get(deviceId) && guard(this.nudge(deviceId)));
-    const timer = setInterval(() => guard(this.sweep()), SWEEP_MS);
+    const published = this.events.emitted.subscribe(
+      (event) => event.kind === 'model-published' && event.tenantId !== undefined && guard(inTenant(event.tenantId, () => this.evaluateUnassigned())),
+    );
+    this.nudges.on('desired', (deviceId) => this.links.get(deviceId) && guard(inSystem(() => this.nudge(deviceId))));
+    const timer = setInterval(() => guard(inSystem(() => this.sweep())), SWEEP_MS);
     timer.unref();
     this.stops.push(
       () => windows.unsubscribe(),
@@ -265,16 +268,16 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     await this.evaluate(window.deviceId);
   }
 
-  /** Anti-entropy: what a lost message or a silent device left behind is found here. */
+  /** Anti-entropy, over all tenants: what a lost message or a silent device left behind is found here. */
   private async sweep(): Promise<void> {
     for await (const ids of this.fleet.behind()) await Promise.all(ids.filter((id) => this.links.get(id)).map((id) => this.nudge(id)));
     const nowMs = Date.now();
     for (const [id, { atMs }] of this.measured) if (nowMs - atMs >= IDLE_MS) this.measured.delete(id);
     for await (const devices of this.fleet.corrected(CORRECTION_TOLERANCE))
-      for (const { id, latencyCorrection } of devices) {
+      for (const { id, tenantId, latencyCorrection } of devices) {
         if (!this.links.get(id) || this.measured.has(id)) continue;
         await this.fleet.setLatencyCorrection(id, relaxCorrection(latencyCorrection, SWEEP_MS, CORRECTION_HALF_LIFE_MS));
-        await this.evaluate(id);
+        await inTenant(tenantId, () => this.evaluate(id));
       }
   }
 

@@ -1,12 +1,13 @@
 import { Injectable } from '@nestjs/common';
 import { auditHash, type AuditHead, type AuditRecord, GENESIS } from '@matfleet/history';
 import { PrismaService } from '../database/prisma.service.js';
+import { currentTenant } from '../database/scope.js';
 import type { AuditRecord as Row, Prisma } from '../generated/prisma/client.js';
 import type { TimelineKind } from '../timeline/timeline.js';
 import type { AuditEntry } from './audit.js';
 
-/** Any constant serves; it only has to be the same in every replica. */
-const LOCK_KEY = 5_316_911_784n;
+/** With the tenant's hash a lock of its own. Any constant serves; it only has to be the same in every replica. */
+const LOCK_CLASS = 531_691_178;
 
 /** The audit log in PostgreSQL. There is no way to change or remove a record: a trigger refuses it. */
 @Injectable()
@@ -38,15 +39,17 @@ export class AuditRepository {
 
 /**
  * Appends in the transaction of the change itself, so that there is neither a change without its record nor a record without its change.
- * Records are written one transaction at a time: make this the last statement, what comes after it holds everybody up.
+ * Each tenant has a chain of its own. Its records are written one transaction at a time: make this the last statement, what comes after it holds
+ * everybody up.
  */
 export const appendAudit = (tx: Prisma.TransactionClient, entry: AuditEntry): Promise<void> => appendAudits(tx, [entry]);
 
 /** As `appendAudit`, for a transaction that changes many things. */
 export async function appendAudits(tx: Prisma.TransactionClient, entries: readonly AuditEntry[]): Promise<void> {
   if (entries.length === 0) return;
-  await tx.$executeRaw`SELECT pg_advisory_xact_lock(${LOCK_KEY})`;
-  const last = await tx.auditRecord.findFirst({ orderBy: { sequence: 'desc' }, select: { sequence: true, hash: true } });
+  const tenantId = currentTenant();
+  await tx.$executeRaw`SELECT pg_advisory_xact_lock(${LOCK_CLASS}::int, hashtext(${tenantId}))`;
+  const last = await tx.auditRecord.findFirst({ where: { tenantId }, orderBy: { sequence: 'desc' }, select: { sequence: true, hash: true } });
   let [sequence, previous] = [Number(last?.sequence ?? 0n), last?.hash ?? GENESIS];
   const at = new Date();
   const data = entries.map(({ actor, action, subject, before = null, after = null }): Prisma.AuditRecordCreateManyInput => {
@@ -54,7 +57,7 @@ export async function appendAudits(tx: Prisma.TransactionClient, entries: readon
     const content = { sequence, at: at.toISOString(), actor, action, subject, before: storable(before), after: storable(after), previous };
     previous = auditHash(content);
     return {
-      ...{ sequence: BigInt(sequence), at, actor, action, subject, previous: content.previous, hash: previous },
+      ...{ tenantId, sequence: BigInt(sequence), at, actor, action, subject, previous: content.previous, hash: previous },
       ...(content.before !== null && { before: content.before as Prisma.InputJsonValue }),
       ...(content.after !== null && { after: content.after as Prisma.InputJsonValue }),
     };
@@ -63,7 +66,7 @@ export async function appendAudits(tx: Prisma.TransactionClient, entries: readon
   const changes = data.flatMap(({ subject, action, actor, before = null, after = null }) => {
     const [thing, deviceId] = subject.split(':', 2);
     const detail = { action, actor, before, after } as Prisma.InputJsonObject;
-    return thing === 'device' ? [{ deviceId: deviceId!, at, kind: 'change' satisfies TimelineKind, detail }] : [];
+    return thing === 'device' ? [{ tenantId, deviceId: deviceId!, at, kind: 'change' satisfies TimelineKind, detail }] : [];
   });
   if (changes.length > 0) await tx.deviceEvent.createMany({ data: changes });
 }

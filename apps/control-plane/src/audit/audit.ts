@@ -5,7 +5,7 @@ export type Actor = `key:${string}` | `device:${string}` | `token:${string}` | '
 export interface AuditEntry {
   readonly actor: Actor;
   readonly action: AuditAction;
-  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust' | 'model' | 'update'}:${string}`;
+  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust' | 'model' | 'update' | 'tenant'}:${string}`;
   readonly before?: object | null;
   readonly after?: object | null;
 }
@@ -15,6 +15,7 @@ export type AuditAction =
   | 'api-key.created'
   | 'session.opened'
   | 'session.closed'
+  | 'tenant.created'
   | 'join-token.created'
   | 'join-token.revoked'
   | 'enrolment.requested'

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { type AuditRecord, verifyAudit } from '@matfleet/history';
 import { LIFETIMES, parseMetadata, roleKeys, rootMetadata, serialize } from '@matfleet/trust';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { manifestOnlyPackage } from '../../../../test/support/manifest-only-package.js';
@@ -94,9 +95,10 @@ describe('the audit log', () => {
   const token = (): Promise<{ id: string; token: string }> => call('POST', 'join-tokens', { mode: 'request' });
   async function waiting(): Promise<string> {
     const { id: tokenId } = await token();
-    const row = await app
-      .get(EnrolmentRepository, { strict: false })
-      .request({ publicKeyHash: keyHash(), name: `waits-${++seed}`, labels: {} }, tokenId);
+    const row = await asTenant(app.get(EnrolmentRepository, { strict: false })).request(
+      { publicKeyHash: keyHash(), name: `waits-${++seed}`, labels: {} },
+      tokenId,
+    );
     if (typeof row === 'string') throw new Error(row);
     return row.id;
   }
@@ -177,6 +179,7 @@ describe('the audit log', () => {
         await call('DELETE', 'session', undefined, { cookie: response.headers.getSetCookie()[0]!.split(';')[0]!, origin: url });
       },
     },
+    'POST /api/v1/tenants': { action: 'tenant.created', run: () => call('POST', 'tenants', { id: `tenant-${++seed}` }) },
     'POST /api/v1/trust/keys': { action: 'trust.key-made', run: () => call('POST', 'trust/keys') },
     'PUT /api/v1/trust/root': { action: 'trust.root-signed', run: async () => call('PUT', 'trust/root', await nextRoot()) },
     'POST /api/v1/trust/rotate/{role}': { action: 'trust.root-signed', run: () => call('POST', 'trust/rotate/timestamp') },
@@ -225,6 +228,7 @@ describe('the audit log', () => {
         devices: [await device()],
       })),
     },
+    createTenant: { action: 'tenant.created', run: mutation('createTenant', '$id: ID!', 'id: $id', async () => ({ id: `tenant-${++seed}` })) },
     createInference: exempt('it uses the fleet and changes nothing of it; it stands in its own table'),
   };
 

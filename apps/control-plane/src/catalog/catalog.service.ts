@@ -24,7 +24,7 @@ export interface ModelVersion extends ModelRow {
 export class CatalogService implements OnModuleInit {
   private readonly log = new Logger('catalog');
   private readonly store: ChunkStore;
-  /** Parsed manifests by version id, the least recently used first. */
+  /** Parsed manifests by version id, the least recently used first. Content has no tenant: who may see it is asked before. */
   private readonly manifests = new Map<string, Manifest>();
 
   constructor(
@@ -58,15 +58,16 @@ export class CatalogService implements OnModuleInit {
 
   /** Takes the bytes of a chunk that a registered manifest names. A chunk that is here already is read to its end and left as it is. */
   async putChunk(id: string, source: Readable): Promise<void> {
-    const bytes = await this.models.chunkBytes(id);
-    if (bytes === undefined)
-      throw new DomainError('failed-precondition', `no registered manifest names chunk ${id.slice(0, 80)}: send the manifest first`);
-    if ((await this.store.bytesOf(id)) === bytes) {
+    const chunk = await this.models.chunk(id);
+    if (!chunk) throw new DomainError('failed-precondition', `no registered manifest names chunk ${id.slice(0, 80)}: send the manifest first`);
+    if (chunk.arrived && (await this.store.bytesOf(id)) === chunk.bytes) {
       for await (const _ of source); // The client is still sending.
       return;
     }
-    await this.store.put(id, bytes, source);
-    this.metrics.uploadedBytes.inc(bytes);
+    // Also where the file is here already, from another tenant: who sends the bytes has them, who knows their hash may not.
+    await this.store.put(id, chunk.bytes, source);
+    await this.models.setArrived(id, new Date());
+    this.metrics.uploadedBytes.inc(chunk.bytes);
   }
 
   /** Opens the version to devices. Refuses while a chunk is missing; safe to repeat. */
@@ -122,9 +123,10 @@ export class CatalogService implements OnModuleInit {
     return bytes;
   }
 
-  /** Size of a chunk that is here, in bytes. */
+  /** Size of a chunk that is here, in bytes; one that only another tenant has sent is not. */
   async chunkBytes(id: string): Promise<number> {
-    const bytes = await this.store.bytesOf(id);
+    const chunk = await this.models.chunk(id);
+    const bytes = chunk?.arrived ? await this.store.bytesOf(id) : undefined;
     if (bytes === undefined) throw new DomainError('not-found', `no chunk ${id}`);
     return bytes;
   }
@@ -137,8 +139,9 @@ export class CatalogService implements OnModuleInit {
   }
 
   private async missingChunks(manifest: Manifest): Promise<string[]> {
+    const arrived = await this.models.arrived(manifest.chunks.map((chunk) => chunk.id));
     const missing: string[] = [];
-    for (const { id, bytes } of manifest.chunks) if ((await this.store.bytesOf(id)) !== bytes) missing.push(id);
+    for (const { id, bytes } of manifest.chunks) if (!arrived.has(id) || (await this.store.bytesOf(id)) !== bytes) missing.push(id);
     return [...new Set(missing)];
   }
 

@@ -3,6 +3,7 @@ import type { Actor } from '../audit/audit.js';
 import { appendAudit } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { currentTenant } from '../database/scope.js';
 
 export interface ModelRow {
   id: string;
@@ -14,15 +15,23 @@ export interface ModelRow {
 const ROW = { id: true, name: true, createdAt: true, publishedAt: true } as const;
 const LIST_MAX = 200;
 
+/** Versions and chunks of the tenant that asks: another may have the same ones. */
 @Injectable()
 export class ModelRepository {
   private readonly finds = new Batcher<string, ModelRow | null>(async (ids) => {
-    const rows = await this.prisma.modelVersion.findMany({ where: { id: { in: [...new Set(ids)] } }, select: ROW });
+    const rows = await this.prisma.modelVersion.findMany({ where: { tenantId: currentTenant(), id: { in: [...new Set(ids)] } }, select: ROW });
     return ids.map((id) => rows.find((row) => row.id === id) ?? null);
   });
   private readonly currents = new Batcher<undefined, string | undefined>(async (asked) => {
     const id = await this.readCurrentId();
     return asked.map(() => id);
+  });
+
+  private readonly chunks = new Batcher<string, { bytes: bigint; arrivedAt: Date | null } | null>(async (ids) => {
+    const where = { tenantId: currentTenant(), id: { in: [...new Set(ids)] } };
+    const rows = await this.prisma.chunk.findMany({ where, select: { id: true, bytes: true, arrivedAt: true } });
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    return ids.map((id) => byId.get(id) ?? null);
   });
 
   constructor(private readonly prisma: PrismaService) {}
@@ -37,7 +46,7 @@ export class ModelRepository {
   }
 
   async manifest(id: string): Promise<Uint8Array | undefined> {
-    return (await this.prisma.modelVersion.findUnique({ where: { id }, select: { manifest: true } }))?.manifest;
+    return (await this.prisma.modelVersion.findFirst({ where: { tenantId: currentTenant(), id }, select: { manifest: true } }))?.manifest;
   }
 
   /** Registers the version and the chunks it names; a version that is there already stays as it is. */
@@ -55,10 +64,20 @@ export class ModelRepository {
     });
   }
 
-  /** Size of a chunk that some version names, in bytes. */
-  async chunkBytes(id: string): Promise<number | undefined> {
-    const row = await this.prisma.chunk.findUnique({ where: { id }, select: { bytes: true } });
-    return row ? Number(row.bytes) : undefined;
+  /** A chunk that some version names: its size in bytes, and whether the tenant has sent it. */
+  async chunk(id: string): Promise<{ bytes: number; arrived: boolean } | null> {
+    const row = await this.chunks.add(id);
+    return row && { bytes: Number(row.bytes), arrived: row.arrivedAt !== null };
+  }
+
+  /** Of these chunks the ones that the tenant has sent. */
+  async arrived(ids: readonly string[]): Promise<Set<string>> {
+    const where = { tenantId: currentTenant(), id: { in: [...ids] }, arrivedAt: { not: null } };
+    return new Set((await this.prisma.chunk.findMany({ where, select: { id: true } })).map((row) => row.id));
+  }
+
+  async setArrived(id: string, now: Date): Promise<void> {
+    await this.prisma.chunk.updateMany({ where: { tenantId: currentTenant(), id, arrivedAt: null }, data: { arrivedAt: now } });
   }
 
   /** The version that the newest update of the whole fleet brought, else the first that was published. */
@@ -68,13 +87,13 @@ export class ModelRepository {
 
   private async readCurrentId(): Promise<string | undefined> {
     const update = await this.prisma.update.findFirst({
-      where: { wholeFleet: true },
+      where: { tenantId: currentTenant(), wholeFleet: true },
       orderBy: { createdAt: 'desc' },
       select: { modelVersionId: true },
     });
     if (update) return update.modelVersionId;
     const first = await this.prisma.modelVersion.findFirst({
-      where: { publishedAt: { not: null } },
+      where: { tenantId: currentTenant(), publishedAt: { not: null } },
       orderBy: { publishedAt: 'asc' },
       select: { id: true },
     });

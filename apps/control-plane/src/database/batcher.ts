@@ -1,17 +1,19 @@
 import { DomainError } from '../errors.js';
+import { currentScope, inScope, type Scope } from './scope.js';
 
 const BATCH_MAX = 500;
 const WAITING_MAX = 100_000;
 
 interface Waiting<T, R> {
   readonly item: T;
+  readonly scope: Scope;
   readonly resolve: (result: R) => void;
   readonly reject: (error: unknown) => void;
 }
 
 /**
  * Does together what is asked one by one: whatever comes while a batch is under way forms the next one. A quiet process pays one statement
- * for one item, a busy one the same statement for hundreds.
+ * for one item, a busy one the same statement for hundreds. What is asked in one tenant's scope never shares a batch with another's, and runs in it.
  */
 export class Batcher<T, R> {
   private waiting: Waiting<T, R>[] = [];
@@ -30,8 +32,9 @@ export class Batcher<T, R> {
   add(item: T): Promise<R> {
     if (this.waiting.length >= WAITING_MAX)
       return Promise.reject(new DomainError('unavailable', `${this.waiting.length} statements wait for the database: it does not keep up`));
+    const scope = currentScope();
     return new Promise((resolve, reject) => {
-      this.waiting.push({ item, resolve, reject });
+      this.waiting.push({ item, scope, resolve, reject });
       if (this.busy) return;
       this.busy = true;
       // What else this turn of the event loop asks for goes along.
@@ -40,20 +43,23 @@ export class Batcher<T, R> {
   }
 
   private async work(): Promise<void> {
-    while (this.waiting.length > 0) await this.settle(this.take());
+    while (this.waiting.length > 0) {
+      const batch = this.take();
+      await inScope(batch[0]!.scope, () => this.settle(batch));
+    }
     this.busy = false;
   }
 
   private take(): Waiting<T, R>[] {
-    if (!this.keyOf) return this.waiting.splice(0, BATCH_MAX);
+    const scope = nameOf(this.waiting[0]!.scope);
     const batch: Waiting<T, R>[] = [];
     const later: Waiting<T, R>[] = [];
     const keys = new Set<string>();
     for (const entry of this.waiting) {
-      const key = this.keyOf(entry.item);
-      if (batch.length >= BATCH_MAX || keys.has(key)) later.push(entry);
+      const key = this.keyOf?.(entry.item);
+      if (batch.length >= BATCH_MAX || nameOf(entry.scope) !== scope || (key !== undefined && keys.has(key))) later.push(entry);
       else batch.push(entry);
-      keys.add(key);
+      if (key !== undefined) keys.add(key);
     }
     this.waiting = later;
     return batch;
@@ -71,6 +77,8 @@ export class Batcher<T, R> {
     }
   }
 }
+
+const nameOf = (scope: Scope): string => (scope.kind === 'tenant' ? scope.tenantId : '');
 
 /** PostgreSQL's classes 22, a value that cannot be stored, and 23, a rule that it breaks: the fault of one row, not of the server. */
 function isFaultOfData(error: unknown): boolean {

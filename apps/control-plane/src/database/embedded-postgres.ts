@@ -10,14 +10,18 @@ import { canEnter, postgresHost, reachableRoot, type PostgresHost } from './post
 
 const USER = 'matfleet';
 const DATABASE = 'matfleet';
+/** What the service connects as: no superuser, so that row-level security holds for it. */
+export const APPLICATION_ROLE = 'matfleet_app';
 /** Taken in the maintenance database by the one control plane that may own this cluster. */
 const OWNER_LOCK = 7_243_115_902n;
 const LOG_BYTES_MAX = 8 * 2 ** 20;
 const RESTARTS_MAX = 5;
 
 export interface EmbeddedPostgres {
-  /** Connection string of the application's database, with the password. */
+  /** Connection string of the application's database for its owner, who migrates it; with the password. */
   readonly url: string;
+  /** The same for the service itself, which is neither owner nor superuser. */
+  readonly applicationUrl: string;
   readonly directory: string;
   /** Process id of the server. */
   readonly pid: number;
@@ -39,6 +43,7 @@ export interface EmbeddedPostgresOptions {
 interface Cluster {
   directory: string;
   password: string;
+  applicationPassword: string;
 }
 
 /** Starts the PostgreSQL that lives in `<data>/postgres`, or adopts the one that a killed control plane left running there. Only loopback, a free port, a password of its own. */
@@ -52,7 +57,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const adopted = server !== undefined;
   server ??= await launch(host, cluster, dataDir, deadline);
   const owner = await own(cluster, server.port, server.pid);
-  await createDatabase(owner);
+  await createDatabase(owner, cluster);
 
   let stopping: Promise<void> | undefined;
   let restarts = 0;
@@ -85,6 +90,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
   return {
     url: connectionString(cluster, server.port, DATABASE),
+    applicationUrl: connectionString(cluster, server.port, DATABASE, APPLICATION_ROLE),
     directory: cluster.directory,
     get pid() {
       return current.pid;
@@ -97,8 +103,11 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 async function readOrMakeCluster(dataDir: string, host: PostgresHost, log: (message: string) => void): Promise<Cluster> {
   await mkdir(dataDir, { recursive: true, mode: 0o711 });
   const file = join(dataDir, 'postgres.json');
-  const known = await readFile(file, 'utf8').catch(() => undefined);
-  if (known) return JSON.parse(known) as Cluster;
+  const text = await readFile(file, 'utf8').catch(() => undefined);
+  const known = text === undefined ? undefined : (JSON.parse(text) as Omit<Cluster, 'applicationPassword'> & Partial<Cluster>);
+  if (known?.applicationPassword !== undefined) return { ...known, applicationPassword: known.applicationPassword };
+  // One of before there was a role for the service gets its password now.
+  if (known) return remember(file, { ...known, applicationPassword: newPassword() });
 
   const id = randomBytes(6).toString('hex');
   let directory = join(dataDir, 'postgres');
@@ -108,13 +117,19 @@ async function readOrMakeCluster(dataDir: string, host: PostgresHost, log: (mess
     directory = join(root, `matfleet-postgres-${id}`);
     log(`PostgreSQL cannot run as root, and its account cannot enter ${dataDir}: the database lies in ${directory}`);
   }
-  const cluster: Cluster = { directory, password: randomBytes(24).toString('base64url') };
+  const cluster: Cluster = { directory, password: newPassword(), applicationPassword: newPassword() };
   await initialise(host, cluster, dataDir);
-  // Written last, by rename: a start that was killed before this line begins afresh.
+  // Written last: a start that was killed before this line begins afresh.
+  return remember(file, cluster);
+}
+
+async function remember(file: string, cluster: Cluster): Promise<Cluster> {
   await writeFile(`${file}.new`, JSON.stringify(cluster), { mode: 0o600 });
   await rename(`${file}.new`, file);
   return cluster;
 }
+
+const newPassword = (): string => randomBytes(24).toString('base64url');
 
 async function initialise(host: PostgresHost, cluster: Cluster, dataDir: string): Promise<void> {
   await rm(cluster.directory, { recursive: true, force: true });
@@ -256,7 +271,12 @@ async function own(cluster: Cluster, port: number, pid: number): Promise<pg.Clie
   throw new Error(`another control plane uses the PostgreSQL (pid ${pid}) in ${cluster.directory}: one data directory serves one control plane`);
 }
 
-async function createDatabase(client: pg.Client): Promise<void> {
+async function createDatabase(client: pg.Client, { applicationPassword }: Cluster): Promise<void> {
+  const { rowCount: roles } = await client.query('SELECT 1 FROM pg_roles WHERE rolname = $1', [APPLICATION_ROLE]);
+  if (roles === 0) await client.query(`CREATE ROLE ${APPLICATION_ROLE}`);
+  await client.query(
+    `ALTER ROLE ${APPLICATION_ROLE} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD ${client.escapeLiteral(applicationPassword)}`,
+  );
   const { rowCount } = await client.query('SELECT 1 FROM pg_database WHERE datname = $1', [DATABASE]);
   if (rowCount === 0) await client.query(`CREATE DATABASE ${DATABASE}`);
 }
@@ -283,5 +303,5 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-const connectionString = (cluster: Cluster, port: number, database: string): string =>
-  `postgresql://${USER}:${encodeURIComponent(cluster.password)}@127.0.0.1:${port}/${database}`;
+const connectionString = (cluster: Cluster, port: number, database: string, role: typeof USER | typeof APPLICATION_ROLE = USER): string =>
+  `postgresql://${role}:${encodeURIComponent(role === USER ? cluster.password : cluster.applicationPassword)}@127.0.0.1:${port}/${database}`;

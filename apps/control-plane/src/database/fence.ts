@@ -1,5 +1,5 @@
 import type { Prisma } from '../generated/prisma/client.js';
-import type { PrismaService } from './prisma.service.js';
+import type { Scoped } from './prisma.service.js';
 
 /** What the holder of a leader lease writes with. */
 export interface Fence {
@@ -15,7 +15,11 @@ export class Fenced extends Error {
 }
 
 /** Writes only while no newer holder exists. A new one has to wait for a write that has begun, so that none lands after its first. */
-export function fenced<T>(prisma: PrismaService, fence: Fence | undefined, write: (tx: Prisma.TransactionClient) => Promise<T>): Promise<T> {
+export function fenced<T>(
+  prisma: Pick<Scoped, '$transaction'> & Prisma.TransactionClient,
+  fence: Fence | undefined,
+  write: (tx: Prisma.TransactionClient) => Promise<T>,
+): Promise<T> {
   if (!fence) return write(prisma);
   return prisma.$transaction(async (tx) => {
     const held = await tx.$queryRaw<unknown[]>`SELECT 1 FROM leader_leases WHERE name = ${fence.lease} AND token = ${fence.token} FOR SHARE`;

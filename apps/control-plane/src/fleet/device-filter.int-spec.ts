@@ -2,9 +2,11 @@ import 'reflect-metadata';
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { migrate } from '../database/migrate.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { DEFAULT_TENANT } from '../database/scope.js';
 import type { Presence } from '../domain/presence.js';
 import type { Capabilities, DeviceView, Phase } from './device.js';
 import { filterable, parseFilter } from './device-filter.js';
@@ -70,9 +72,10 @@ describe('a filter in PostgreSQL', () => {
     database = await createDatabase();
     await migrate(database.url);
     prisma = new PrismaService(database.url);
-    filters = new DeviceFilterRepository(prisma);
-    await prisma.device.createMany({
+    filters = asTenant(new DeviceFilterRepository(prisma));
+    await prisma.system.device.createMany({
       data: devices.map(({ id, name, labels, agentVersion, capabilities, observed, phase }) => ({
+        tenantId: DEFAULT_TENANT,
         id,
         name,
         labels,
@@ -145,6 +148,6 @@ describe('a filter in PostgreSQL', () => {
   it('treats a value that looks like SQL as a value', async () => {
     expect(await found(`name == "'; DROP TABLE devices; --"`)).toEqual([]);
     expect(await found('labels["site\' OR true --"] == "x"')).toEqual([]);
-    expect(await prisma.device.count()).toBe(devices.length);
+    expect(await prisma.system.device.count()).toBe(devices.length);
   });
 });

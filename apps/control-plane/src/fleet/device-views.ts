@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import { isHere } from '../database/scope.js';
 import { DomainError } from '../errors.js';
 import type { DeviceRecord, DeviceView } from './device.js';
 import { asksPresence, parseFilter } from './device-filter.js';
@@ -52,7 +53,7 @@ export class DeviceViews {
   /** Devices to route to: all of a small fleet, a sample of a large one. */
   async routable(): Promise<DeviceView[]> {
     if (this.leases.size <= ROUTED_MAX && (await this.devices.count()) <= ROUTED_MAX) return this.views(await this.devices.list());
-    const elsewhere = [...(await this.elsewhere.read())].map(([deviceId, { runs }]) => ({ deviceId, runs, queued: 0 }));
+    const elsewhere = [...(await this.elsewhere.read())].flatMap(([deviceId, far]) => (isHere(far) ? [{ deviceId, runs: far.runs, queued: 0 }] : []));
     const sample = sampleForRouting([...this.leases.ready(), ...elsewhere], ROUTED_MAX, Math.random);
     return this.views(await this.devices.list(sample.map(({ deviceId }) => deviceId)));
   }

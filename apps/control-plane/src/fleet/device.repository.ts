@@ -15,7 +15,7 @@ import type { LatencyReport, LatencyWindow } from './latency-windows.js';
 type Row = Omit<Device, 'publicKeyHash' | 'createdAt' | 'bootId' | 'boots' | 'standingAt'>;
 
 const COLUMNS = Prisma.raw(
-  `d.id, d.name, d.standing, d.standing_reason AS "standingReason", d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase, d.activation,
+  `d.id, d.tenant_id AS "tenantId", d.name, d.standing, d.standing_reason AS "standingReason", d.labels, d.agent_version AS "agentVersion", d.epoch, d.replica_id AS "replicaId", d.last_seen_at AS "lastSeenAt", d.capabilities, d.model_version_id AS "modelVersionId", d.generation, d.observed, d.phase, d.activation,
    d.phase_error AS "phaseError", d.fetched_bytes AS "fetchedBytes", d.total_bytes AS "totalBytes", d.latency_correction AS "latencyCorrection"`,
 );
 /** The newest desired document of device `d`, as `a`. */
@@ -139,24 +139,25 @@ export class DeviceRepository {
   }
 
   /** Devices that were seen in the last `withinMs` before the last time that any was, without those that these replicas hold. */
-  async lastHere(withinMs: number, livingReplicaIds: readonly string[]): Promise<{ id: string; epoch: bigint }[]> {
+  async lastHere(withinMs: number, livingReplicaIds: readonly string[]): Promise<{ id: string; tenantId: string; epoch: bigint }[]> {
     return this.prisma.$queryRaw`
-      SELECT id, epoch FROM devices
+      SELECT id, tenant_id AS "tenantId", epoch FROM devices
       WHERE (replica_id IS NULL OR replica_id <> ALL(${[...livingReplicaIds]}::text[])) AND last_seen_at >= (SELECT max(last_seen_at) FROM devices) - make_interval(secs => ${withinMs / 1_000}::double precision)`;
   }
 
   async addWindows(windows: readonly LatencyWindow[]): Promise<void> {
     if (windows.length === 0) return;
-    const known = new Set(
-      (await this.prisma.device.findMany({ where: { id: { in: windows.map((window) => window.deviceId) } }, select: { id: true } })).map(
-        (row) => row.id,
-      ),
-    );
+    const rows = await this.prisma.device.findMany({
+      where: { id: { in: windows.map((window) => window.deviceId) } },
+      select: { id: true, tenantId: true },
+    });
+    const known = new Map(rows.map((row) => [row.id, row.tenantId]));
     await this.prisma.latencyWindow.createMany({
       skipDuplicates: true,
       data: windows
         .filter((window) => known.has(window.deviceId))
         .map((window) => ({
+          tenantId: known.get(window.deviceId)!,
           deviceId: window.deviceId,
           windowStart: new Date(window.startMs),
           modelVersionId: window.modelVersionId,
@@ -201,7 +202,7 @@ export class DeviceRepository {
   async desired(deviceIds: readonly string[]): Promise<Map<string, Wanted>> {
     const rows = await this.prisma.$queryRaw<(Omit<Wanted, 'generation'> & { deviceId: string; generation: bigint })[]>`
       SELECT d.id AS "deviceId", a.generation, a.model_version_id AS "modelVersionId", m.name AS "modelName", a.slice_id AS "sliceId", a.reason
-      FROM devices d JOIN ${NEWEST} JOIN model_versions m ON m.id = a.model_version_id WHERE d.id = ANY(${deviceIds})`;
+      FROM devices d JOIN ${NEWEST} JOIN model_versions m ON m.tenant_id = a.tenant_id AND m.id = a.model_version_id WHERE d.id = ANY(${deviceIds})`;
     return new Map(rows.map(({ deviceId, generation, ...row }) => [deviceId, { ...row, generation: Number(generation) }]));
   }
 
@@ -215,9 +216,9 @@ export class DeviceRepository {
   }
 
   /** Devices after `afterId`, by id, whose learned correction lies beyond `tolerance` of 1; at most 1000. */
-  async corrected(tolerance: number, afterId: string): Promise<{ id: string; latencyCorrection: number }[]> {
+  async corrected(tolerance: number, afterId: string): Promise<{ id: string; tenantId: string; latencyCorrection: number }[]> {
     return this.prisma.$queryRaw`
-      SELECT id, latency_correction AS "latencyCorrection" FROM devices
+      SELECT id, tenant_id AS "tenantId", latency_correction AS "latencyCorrection" FROM devices
       WHERE id > ${afterId} AND abs(ln(latency_correction)) >= ${tolerance} ORDER BY id LIMIT ${PAGE}`;
   }
 
@@ -237,6 +238,7 @@ interface Wanted {
 
 const record = (row: Row): DeviceRecord => ({
   id: row.id,
+  tenantId: row.tenantId,
   name: row.name,
   labels: row.labels as unknown as Labels,
   agentVersion: row.agentVersion,

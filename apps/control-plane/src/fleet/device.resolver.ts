@@ -55,7 +55,7 @@ export class DeviceResolver {
   deviceChanged(@Args('filter', FILTER) filter?: string): AsyncIterableIterator<DeviceView> {
     const wanted = filter == null ? undefined : parseFilter(filter);
     return changes(
-      this.events.on('device-changed'),
+      this.events.here('device-changed'),
       (event) => event.deviceId,
       async (id) => {
         const device = await this.views.get(id).catch(() => undefined);

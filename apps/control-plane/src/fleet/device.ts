@@ -57,6 +57,7 @@ export type Phase = 'fetching' | 'verifying' | 'activating' | 'active' | 'failed
 
 export interface DeviceRecord {
   readonly id: string;
+  readonly tenantId: string;
   readonly name: string;
   readonly labels: Labels;
   readonly agentVersion: string | null;

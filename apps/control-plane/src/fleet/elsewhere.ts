@@ -1,5 +1,6 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, type Config } from '../config.js';
+import { isHere } from '../database/scope.js';
 import { betterPresence, presenceElsewhere, type Presence } from '../domain/presence.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { NudgeService } from '../replicas/nudges.js';
@@ -13,6 +14,7 @@ import { RunKeys } from './run-keys.js';
 
 /** A device whose session another replica, at `address`, holds. */
 export interface HeldElsewhere {
+  readonly tenantId: string;
   readonly address: string;
   readonly epoch: bigint;
   /** Model version and slice that it runs. */
@@ -60,7 +62,7 @@ export class Elsewhere implements OnModuleInit, OnModuleDestroy {
     clearInterval(this.timer);
   }
 
-  /** By device id, as it was half a second ago at the most; in a fleet whose reading takes long, a little before that. */
+  /** By device id, of all tenants, as it was half a second ago at the most; in a fleet whose reading takes long, a little before that. */
   async read(): Promise<ReadonlyMap<string, HeldElsewhere>> {
     if (this.replicas.peers().length === 0) return new Map();
     const { atMs, tookMs } = this.lastRead;
@@ -78,9 +80,9 @@ export class Elsewhere implements OnModuleInit, OnModuleDestroy {
     const addresses = new Map(this.replicas.peers().map((peer) => [peer.id, peer.address]));
     const rows = await this.holders.heldBy([...addresses.keys()]);
     this.held = new Map(
-      rows.map(({ deviceId, replicaId, epoch, observed }) => [
+      rows.map(({ deviceId, tenantId, replicaId, epoch, observed }) => [
         deviceId,
-        { address: addresses.get(replicaId)!, epoch, runs: this.runKeys.of(observed as Observed | null) },
+        { tenantId, address: addresses.get(replicaId)!, epoch, runs: this.runKeys.of(observed as Observed | null) },
       ]),
     );
     Object.assign(this.lastRead, { atMs: startedAtMs, tookMs: performance.now() - startedAtMs });
@@ -94,10 +96,10 @@ export class Elsewhere implements OnModuleInit, OnModuleDestroy {
     return here === null || (replicaId !== null && this.replicas.isAlive(replicaId)) ? there : betterPresence(here, there);
   }
 
-  /** Who is here in the whole fleet. */
+  /** Who is here in the whole fleet of the caller's scope. */
   async present(): Promise<Present> {
-    const shown = new Map([...this.leases.deviceIds()].map((id) => [id, this.leases.presenceOf(id)]));
-    for (const { deviceId, replicaId } of await this.holders.heldBy(this.replicas.others())) {
+    const shown = new Map(this.leases.deviceIds().map((id) => [id, this.leases.presenceOf(id)]));
+    for (const { deviceId, replicaId } of (await this.holders.heldBy(this.replicas.others())).filter(isHere)) {
       const there = presenceElsewhere(this.holderSilentMs(replicaId), null, this.config);
       shown.set(deviceId, this.replicas.isAlive(replicaId) ? there : betterPresence(shown.get(deviceId) ?? 'offline', there));
     }

@@ -2,6 +2,7 @@ import { Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/com
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Subscription } from 'rxjs';
 import { countsUpTo, type Histogram } from '@matfleet/model';
+import { inSystem } from '../database/scope.js';
 import { Metrics } from '../telemetry.js';
 import { FleetService } from './fleet.service.js';
 import { Latency } from './latency.js';
@@ -32,10 +33,10 @@ export class FleetMetrics implements OnModuleInit, OnModuleDestroy {
       labelNames: ['presence'],
       registers,
       async collect() {
-        const { online, suspect } = leases.present();
+        const { online, suspect } = inSystem(() => leases.present());
         this.set({ presence: 'online' }, online.length);
         this.set({ presence: 'suspect' }, suspect.length);
-        this.set({ presence: 'offline' }, (await fleet.count()) - online.length - suspect.length);
+        this.set({ presence: 'offline' }, (await inSystem(() => fleet.count())) - online.length - suspect.length);
       },
     });
     new Gauge({

@@ -43,7 +43,7 @@ export class FleetService implements OnModuleDestroy {
     this.nudges.tell({ kind: 'session', deviceId });
     const detail = { epoch: Number(device.epoch), agentVersion: hello.agentVersion, replica: this.replicas.id };
     this.timeline.note(deviceId, 'session-opened', detail, device.epoch);
-    this.leases.open(deviceId, device.epoch, device.observed, hello.observed !== null);
+    this.leases.open(device, device.epoch, device.observed, hello.observed !== null);
     return device;
   }
 
@@ -110,7 +110,7 @@ export class FleetService implements OnModuleDestroy {
   }
 
   /** Devices whose latency correction lies further than `tolerance` (natural logarithm) from 1, in parts of at most 1000. */
-  corrected(tolerance: number): AsyncGenerator<{ id: string; latencyCorrection: number }[]> {
+  corrected(tolerance: number): AsyncGenerator<{ id: string; tenantId: string; latencyCorrection: number }[]> {
     return pages(
       (after) => this.devices.corrected(tolerance, after),
       ({ id }) => id,

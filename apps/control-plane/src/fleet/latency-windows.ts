@@ -14,6 +14,7 @@ export interface LatencyReport {
 
 export interface LatencyWindow extends LatencyReport {
   readonly deviceId: string;
+  readonly tenantId: string;
   /** Milliseconds since 1970. */
   readonly startMs: number;
 }
@@ -25,10 +26,10 @@ export class LatencyWindows {
   constructor(private readonly windowMs: number) {}
 
   /** Merges a report in; returns the window that this closed, if any. */
-  add(deviceId: string, report: LatencyReport, nowMs: number): LatencyWindow | null {
+  add({ deviceId, tenantId }: Pick<LatencyWindow, 'deviceId' | 'tenantId'>, report: LatencyReport, nowMs: number): LatencyWindow | null {
     const held = this.open.get(deviceId);
     const same = held && held.modelVersionId === report.modelVersionId && held.sliceId === report.sliceId && nowMs - held.startMs < this.windowMs;
-    this.open.set(deviceId, same ? merge(held, report) : { ...report, deviceId, startMs: nowMs });
+    this.open.set(deviceId, same ? merge(held, report) : { ...report, deviceId, tenantId, startMs: nowMs });
     return held && !same ? held : null;
   }
 

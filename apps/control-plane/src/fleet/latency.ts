@@ -1,6 +1,7 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { Subject } from 'rxjs';
 import { CONFIG, type Config } from '../config.js';
+import { currentTenant, inSystem } from '../database/scope.js';
 import { Leadership } from '../replicas/leadership.js';
 import type { DeviceRecord, LatencySummary } from './device.js';
 import { DeviceRepository } from './device.repository.js';
@@ -39,11 +40,12 @@ export class Latency implements OnModuleInit, OnModuleDestroy {
 
   async onModuleDestroy(): Promise<void> {
     clearInterval(this.timer);
-    await this.devices.addWindows(this.windows.closeAll());
+    await inSystem(() => this.devices.addWindows(this.windows.closeAll()));
   }
 
+  /** Of a device of the caller's tenant. */
   add(deviceId: string, report: LatencyReport): void {
-    const closed = this.windows.add(deviceId, report, Date.now());
+    const closed = this.windows.add({ deviceId, tenantId: currentTenant() }, report, Date.now());
     if (closed) this.close([closed]);
   }
 
@@ -66,7 +68,7 @@ export class Latency implements OnModuleInit, OnModuleDestroy {
 
   private close(windows: LatencyWindow[]): void {
     if (windows.length === 0) return;
-    void this.devices.addWindows(windows).catch((error: unknown) => this.log.error(error));
+    void inSystem(() => this.devices.addWindows(windows)).catch((error: unknown) => this.log.error(error));
     for (const window of windows) this.closed.next(window);
   }
 }

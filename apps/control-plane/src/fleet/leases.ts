@@ -1,5 +1,6 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, type Config } from '../config.js';
+import { inSystem, isHere } from '../database/scope.js';
 import { concernChanges, type Concerns } from '../domain/condition-news.js';
 import { presence, sweepLeases, type Presence } from '../domain/presence.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
@@ -30,6 +31,7 @@ export interface BeatState {
 /** A device with a lease, or whose lease ran out in this process's life. One small object each: there are many. */
 interface Live extends LiveState {
   readonly deviceId: string;
+  readonly tenantId: string;
   epoch: bigint;
   queued: number;
   engineReady: boolean;
@@ -73,14 +75,14 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
   onModuleInit(): void {
     this.timers = [
       setInterval(() => this.sweep(), this.sweepMs),
-      setInterval(() => void this.flush().catch((error: unknown) => this.log.error(error)), FLUSH_MS),
+      setInterval(() => void inSystem(() => this.flush()).catch((error: unknown) => this.log.error(error)), FLUSH_MS),
     ];
     for (const timer of this.timers) timer.unref();
   }
 
   async onModuleDestroy(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
-    await this.flush();
+    await inSystem(() => this.flush());
   }
 
   /**
@@ -88,23 +90,28 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
    * lease to come back in, from the moment on by which they dial again.
    */
   async recall(livingReplicaIds: readonly string[]): Promise<void> {
-    const devices = await this.devices.lastHere(FLUSH_MS + this.config.leaseMs, livingReplicaIds);
+    const devices = await inSystem(() => this.devices.lastHere(FLUSH_MS + this.config.leaseMs, livingReplicaIds));
     const lastBeatMs = performance.now() + reconnectJitterMs(devices.length);
-    for (const { id, epoch } of devices) {
+    for (const { id, tenantId, epoch } of devices) {
       if (this.live.has(id)) continue;
       this.live.set(id, {
-        ...{ deviceId: id, epoch, lastBeatMs, queued: 0, engineReady: false, runs: undefined, condition: null, concerns: [] },
+        ...{ deviceId: id, tenantId, epoch, lastBeatMs, queued: 0, engineReady: false, runs: undefined, condition: null, concerns: [] },
         ...{ connected: false, shown: 'suspect', seen: false },
       });
     }
   }
 
   /** A session was opened. Of two at once the higher epoch holds the lease, whichever answer came first. */
-  open(deviceId: string, epoch: bigint, observed: Observed | null, isRunning: boolean): void {
+  open(
+    { id: deviceId, tenantId }: { readonly id: string; readonly tenantId: string },
+    epoch: bigint,
+    observed: Observed | null,
+    isRunning: boolean,
+  ): void {
     const fresh = { epoch, queued: 0, engineReady: isRunning, runs: this.runKeys.of(observed), condition: null, concerns: [] };
     const begun = { lastBeatMs: performance.now(), connected: true, seen: false };
     const live = this.live.get(deviceId);
-    if (!live) this.live.set(deviceId, { deviceId, shown: 'offline', ...fresh, ...begun });
+    if (!live) this.live.set(deviceId, { deviceId, tenantId, shown: 'offline', ...fresh, ...begun });
     else if (live.epoch < epoch) Object.assign(live, fresh, begun);
     this.changed(deviceId);
   }
@@ -175,25 +182,27 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     return live?.seen ? lastBeatAt(live) : null;
   }
 
-  /** Of the devices whose sessions live here: the sum over replicas is the fleet. */
+  /** Of the devices in the caller's scope whose sessions live here: the sum over replicas is the fleet. */
   present(): Present {
     const present: Record<'online' | 'suspect', string[]> = { online: [], suspect: [] };
     const nowMs = performance.now();
     for (const live of this.live.values()) {
+      if (!isHere(live)) continue;
       const shown = presence(live, nowMs, this.config);
       if (shown !== 'offline') present[shown].push(live.deviceId);
     }
     return present;
   }
 
-  /** Devices that may be given work. */
+  /** Devices in the caller's scope that may be given work. */
   ready(): { readonly deviceId: string; readonly runs: string | undefined; readonly queued: number }[] {
     const nowMs = performance.now();
-    return [...this.live.values()].filter((live) => live.engineReady && presence(live, nowMs, this.config) === 'online');
+    return [...this.live.values()].filter((live) => isHere(live) && live.engineReady && presence(live, nowMs, this.config) === 'online');
   }
 
-  deviceIds(): IterableIterator<string> {
-    return this.live.keys();
+  /** In the caller's scope. */
+  deviceIds(): string[] {
+    return [...this.live.values()].filter(isHere).map((live) => live.deviceId);
   }
 
   /** Devices that this process has seen. */
@@ -210,7 +219,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
   changed(deviceId: string): void {
     const live = this.live.get(deviceId);
     if (live) this.show(live);
-    this.events.emit({ kind: 'device-changed', deviceId });
+    this.events.emit({ kind: 'device-changed', deviceId, ...(live && { tenantId: live.tenantId }) });
   }
 
   private show(live: Live): void {

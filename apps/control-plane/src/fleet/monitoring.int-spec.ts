@@ -8,6 +8,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { parser } from '@prometheus-io/lezer-promql';
 import { parse } from 'yaml';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { createApplication } from '../application.js';
 import { parseConfig } from '../config.js';
@@ -58,7 +59,7 @@ describe('monitoring', () => {
     const config = parseConfig({ MATFLEET_DATA_DIR: dataDir, MATFLEET_DEVICE_PORT: '0', MATFLEET_HEARTBEAT_MS: '100', MATFLEET_LEASE_MS: '60000' });
     app = await createApplication(config, database.url, new PinoNestLogger(createLogger('fatal')));
     await app.listen(0, '127.0.0.1');
-    const fleet = app.get(FleetService, { strict: false });
+    const fleet = asTenant(app.get(FleetService, { strict: false }));
     const here = await enrolledDevice(app, 'here');
     await enrolledDevice(app, 'away');
     const { epoch } = await fleet.hello(here, { bootId: 'b', agentVersion: '1', capabilities, observed: null });

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { createApplication } from '../application.js';
@@ -26,9 +27,9 @@ async function start() {
   running.push(app);
   await app.listen(0, '127.0.0.1');
   const [fleet, leases, views] = [
-    app.get(FleetService, { strict: false }),
+    asTenant(app.get(FleetService, { strict: false })),
     app.get(Leases, { strict: false }),
-    app.get(DeviceViews, { strict: false }),
+    asTenant(app.get(DeviceViews, { strict: false })),
   ];
   const presences = (ids: string[]): Promise<string[]> => Promise.all(ids.map(async (id) => (await views.get(id)).presence));
   return { app, fleet, leases, presences };
@@ -53,10 +54,10 @@ it('calls nobody offline because the control plane was, however long: who was he
   const [here, gone] = ids as [string, string];
   for (const id of [here, gone]) await before.fleet.hello(id, hello);
   const prisma = before.app.get(PrismaService, { strict: false });
-  await prisma.$executeRaw`UPDATE devices SET last_seen_at = last_seen_at - interval '10 minutes' WHERE id = ${gone}`;
+  await prisma.system.$executeRaw`UPDATE devices SET last_seen_at = last_seen_at - interval '10 minutes' WHERE id = ${gone}`;
   await before.app.close();
   const { app } = await start();
-  await app.get(PrismaService, { strict: false })
+  await app.get(PrismaService, { strict: false }).system
     .$executeRaw`UPDATE replicas SET renewed_at = renewed_at - interval '5 minutes' WHERE ended_at IS NOT NULL`;
   await app.close();
   const after = await start();

@@ -9,6 +9,7 @@ import type {
   GetManifestResponse,
 } from '@matfleet/protocol';
 import type { CatalogService } from '../catalog/catalog.service.js';
+import { inTenant } from '../database/scope.js';
 import type { IdentityService } from '../identity/identity.service.js';
 import type { TrustService } from '../trust/trust.service.js';
 import { identify } from './device-auth.js';
@@ -26,7 +27,7 @@ export interface ArtifactServiceParts {
   readonly report: (error: unknown) => void;
 }
 
-/** Manifests, ranged chunks and signed metadata for enrolled devices. */
+/** Manifests, ranged chunks and signed metadata for enrolled devices: of their own tenant. */
 export function artifactService({ catalog, identity, trust, insecure, report }: ArtifactServiceParts): ArtifactServiceServer {
   const failed = (error: unknown) => {
     const refusal = grpcError(error);
@@ -36,7 +37,7 @@ export function artifactService({ catalog, identity, trust, insecure, report }: 
   return {
     getManifest: (call: ServerUnaryCall<GetManifestRequest, GetManifestResponse>, done: sendUnaryData<GetManifestResponse>) => {
       identify(call, identity, insecure)
-        .then(() => catalog.manifestBytes(call.request.modelVersionId))
+        .then(({ tenantId }) => inTenant(tenantId, () => catalog.manifestBytes(call.request.modelVersionId)))
         .then(
           (bytes) => done(null, { manifest: Buffer.from(bytes) }),
           (error: unknown) => done(failed(error)),
@@ -50,7 +51,7 @@ export function artifactService({ catalog, identity, trust, insecure, report }: 
     },
     fetchTrustMetadata: (call: ServerWritableStream<FetchTrustMetadataRequest, FetchTrustMetadataResponse>) => {
       identify(call, identity, insecure)
-        .then(() => trust.file(call.request.name))
+        .then(({ tenantId }) => inTenant(tenantId, () => trust.file(call.request.name)))
         .then(
           (bytes) => {
             for (let at = 0; at < bytes.length; at += PIECE_BYTES) call.write({ data: Buffer.from(bytes.subarray(at, at + PIECE_BYTES)) });
@@ -65,9 +66,17 @@ export function artifactService({ catalog, identity, trust, insecure, report }: 
 /** One piece in memory at a time: the next is read when the device has room for it. */
 async function stream(
   call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>,
-  { catalog, identity, insecure }: Omit<ArtifactServiceParts, 'report' | 'trust'>,
+  parts: Omit<ArtifactServiceParts, 'report' | 'trust'>,
 ): Promise<void> {
-  const { deviceId } = await identify(call, identity, insecure);
+  const { deviceId, tenantId } = await identify(call, parts.identity, parts.insecure);
+  await inTenant(tenantId, () => send(call, deviceId, parts));
+}
+
+async function send(
+  call: ServerWritableStream<FetchChunkRequest, FetchChunkResponse>,
+  deviceId: string,
+  { catalog, identity }: Omit<ArtifactServiceParts, 'report' | 'trust'>,
+): Promise<void> {
   const { chunkId, offset, length } = call.request;
   const source = await catalog.openChunk(chunkId, Number(offset), Number(length));
   call.once('cancelled', () => source.destroy());

@@ -1,7 +1,8 @@
 import { createHash, X509Certificate } from 'node:crypto';
 import type { ServerSurfaceCall } from '@grpc/grpc-js/build/src/server-call.js';
 import { DomainError } from '../errors.js';
-import { renewalDueMs } from '../identity/certificate-authority.js';
+import { DEFAULT_TENANT, inTenant } from '../database/scope.js';
+import { renewalDueMs, TENANT_URI } from '../identity/certificate-authority.js';
 import type { Admitted } from '../identity/identity.js';
 import type { IdentityService } from '../identity/identity.service.js';
 
@@ -13,9 +14,10 @@ export interface Caller extends Admitted {
   readonly renewInMs: number | null;
 }
 
-/** What a connection proved: the common name of a client certificate that our CA signed (checked by TLS) and that holds now, and its key. */
+/** What a connection proved: the common name and tenant of a client certificate that our CA signed (checked by TLS) and that holds now, and its key. */
 export interface ProvenKey {
   readonly deviceId: string;
+  readonly tenantId: string;
   readonly publicKeyHash: string;
   readonly renewInMs: number;
 }
@@ -25,8 +27,20 @@ export function provenKey(call: ServerSurfaceCall): ProvenKey {
   const certificate = new X509Certificate(call.getAuthContext().sslPeerCertificate!.raw);
   const spki = certificate.publicKey.export({ type: 'spki', format: 'der' });
   const due = renewalDueMs({ notBefore: new Date(certificate.validFrom), notAfter: new Date(certificate.validTo) });
-  return { deviceId, publicKeyHash: createHash('sha256').update(spki).digest('hex'), renewInMs: Math.max(0, Math.round(due - Date.now())) };
+  return {
+    deviceId,
+    tenantId: tenantOf(certificate),
+    publicKeyHash: createHash('sha256').update(spki).digest('hex'),
+    renewInMs: Math.max(0, Math.round(due - Date.now())),
+  };
 }
+
+/** Certificates of before there were tenants name none. */
+const tenantOf = ({ subjectAltName }: X509Certificate): string =>
+  subjectAltName
+    ?.split(', ')
+    .find((name) => name.startsWith(`URI:${TENANT_URI}`))
+    ?.slice(`URI:${TENANT_URI}`.length) ?? DEFAULT_TENANT;
 
 /** The name that the caller's certificate gives it; our CA signed it (checked by TLS), nothing else is known yet. Asks no database. */
 export function claimedName(call: ServerSurfaceCall, insecure: boolean): string {
@@ -45,6 +59,6 @@ export function claimedName(call: ServerSurfaceCall, insecure: boolean): string 
 /** Who calls, when that device may: not one that was revoked, decommissioned or is in quarantine, although its certificate still holds. */
 export async function identify(call: ServerSurfaceCall, identity: IdentityService, insecure: boolean): Promise<Caller> {
   if (insecure) return { ...(await identity.admitUnproven(claimedName(call, true))), renewInMs: null };
-  const { deviceId, publicKeyHash, renewInMs } = provenKey(call);
-  return { ...(await identity.admit(deviceId, publicKeyHash)), renewInMs };
+  const { deviceId, tenantId, publicKeyHash, renewInMs } = provenKey(call);
+  return { ...(await inTenant(tenantId, () => identity.admit(deviceId, publicKeyHash))), renewInMs };
 }

@@ -11,6 +11,7 @@ import type {
   SyncRequest,
   SyncResponse,
 } from '@matfleet/protocol';
+import { inTenant } from '../database/scope.js';
 import { fence } from '../domain/epoch.js';
 import { DomainError, grpcStatusOf } from '../errors.js';
 import type { EnrolmentService } from '../identity/enrolment.service.js';
@@ -62,14 +63,14 @@ export function deviceService(parts: DeviceServiceParts): DeviceServiceServer {
 
     renew: unary(report, async (call: ServerUnaryCall<RenewRequest, RenewResponse>) => {
       admit((nowMs) => admission.enrol(nowMs));
-      const { deviceId } = await identify(call, features.identity, insecure);
-      const { certificatePem, renewInMs } = await parts.enrolments.renew(deviceId, call.request.csrPem);
+      const { deviceId, tenantId } = await identify(call, features.identity, insecure);
+      const { certificatePem, renewInMs } = await inTenant(tenantId, () => parts.enrolments.renew(deviceId, call.request.csrPem));
       return { certificatePem, renewInMs: BigInt(renewInMs) };
     }),
 
     confirmWipe: unary(report, async (call: ServerUnaryCall<ConfirmWipeRequest, ConfirmWipeResponse>) => {
-      const { deviceId, publicKeyHash } = provenKey(call);
-      await features.identity.wiped(deviceId, publicKeyHash);
+      const { deviceId, tenantId, publicKeyHash } = provenKey(call);
+      await inTenant(tenantId, () => features.identity.wiped(deviceId, publicKeyHash));
       return {};
     }),
 

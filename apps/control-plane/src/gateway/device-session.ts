@@ -2,6 +2,7 @@ import type { Hello, Report, SessionRequest, SessionResponse } from '@matfleet/p
 import { type Attributes, openSpan, traced, traceParent } from '@matfleet/tracing';
 import type { AssignmentService } from '../assignment/assignment.service.js';
 import type { Config } from '../config.js';
+import { inTenant } from '../database/scope.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { DomainError } from '../errors.js';
 import type { DeviceLink, DeviceLinks, Outbound } from '../fleet/device-links.js';
@@ -48,12 +49,18 @@ export class DeviceSession implements DeviceLink {
     private readonly features: Features,
     private readonly transport: Transport,
     readonly deviceId: string,
+    private readonly tenantId: string,
     readonly epoch: bigint,
     /** On the monotonic clock; each session's own, so that a fleet that came together does not go together. */
     private readonly retiresAtMs: number,
   ) {}
 
-  static async open(features: Features, caller: Caller, hello: Hello, transport: Transport): Promise<DeviceSession> {
+  /** In the device's tenant, as everything that the session does. */
+  static open(features: Features, caller: Caller, hello: Hello, transport: Transport): Promise<DeviceSession> {
+    return inTenant(caller.tenantId, () => DeviceSession.welcome(features, caller, hello, transport));
+  }
+
+  private static async welcome(features: Features, caller: Caller, hello: Hello, transport: Transport): Promise<DeviceSession> {
     const { fleet, leases, links, assignments, config, identity } = features;
     const { deviceId } = caller;
     const bootId = text(hello.bootId, 100);
@@ -69,6 +76,7 @@ export class DeviceSession implements DeviceLink {
       features,
       transport,
       deviceId,
+      caller.tenantId,
       device.epoch,
       performance.now() + config.sessionAgeMs * (0.8 + 0.4 * Math.random()),
     );
@@ -95,6 +103,10 @@ export class DeviceSession implements DeviceLink {
 
   /** Messages of one session, each after the one before has been accepted. Those of a session that was replaced have no effect. */
   accept(request: SessionRequest): Promise<void> | void {
+    return inTenant(this.tenantId, () => this.take(request));
+  }
+
+  private take(request: SessionRequest): Promise<void> | void {
     const { fleet, links, attempts } = this.features;
     if (!links.isCurrent(this)) return;
     const message = request.message;

@@ -9,6 +9,7 @@ import {
   type GenerateResponse,
   type Hop,
 } from '@matfleet/protocol';
+import { inTenant } from '../database/scope.js';
 import { NOTHING_BEGUN, type BegunAnswer } from '../domain/begun-answer.js';
 import { DomainError } from '../errors.js';
 import type { IdentityService } from '../identity/identity.service.js';
@@ -33,19 +34,19 @@ export interface FallbackServiceParts {
   readonly report: (error: unknown) => void;
 }
 
-/** Answers of other devices for one that cannot give them itself. Its request is kept nowhere. */
+/** Answers of other devices of its tenant for one that cannot give them itself. Its request is kept nowhere. */
 export function fallbackService(parts: FallbackServiceParts): FallbackServiceServer {
   const running = new Map<string, number>();
   return {
     answer: (call) => {
       const run = async (): Promise<void> => {
-        const { deviceId } = await identify(call, parts.identity, parts.insecure);
+        const { deviceId, tenantId } = await identify(call, parts.identity, parts.insecure);
         const now = running.get(deviceId) ?? 0;
         if (now >= AT_A_TIME)
           throw new DomainError('resource-exhausted', `${now} answers of the fleet run for this device; the most is ${AT_A_TIME}`);
         running.set(deviceId, now + 1);
         try {
-          await answer(call, deviceId, parts);
+          await inTenant(tenantId, () => answer(call, deviceId, parts));
         } finally {
           const left = (running.get(deviceId) ?? 1) - 1;
           if (left > 0) running.set(deviceId, left);

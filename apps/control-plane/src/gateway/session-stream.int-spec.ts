@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { DeviceServiceClient, Phase, SessionRequest, type SessionResponse } from '@matfleet/protocol';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { ApiKeyService } from '../access/api-key.service.js';
 import { createApplication } from '../application.js';
@@ -91,7 +92,7 @@ describe('a session stream', () => {
     call.write(report(1n, Phase.PHASE_FETCHING));
     call.write(report(2n, Phase.PHASE_FAILED));
     await until('three acknowledgements', () => received.filter(({ $case }) => $case === 'reportAck').length === 3);
-    expect((await app.get(DeviceViews, { strict: false }).get(id)).phase).toBe('active');
+    expect((await asTenant(app.get(DeviceViews, { strict: false })).get(id)).phase).toBe('active');
   });
 
   it('is told to come back soon when it has reached its age, and ends without an error', async () => {

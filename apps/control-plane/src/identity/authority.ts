@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
 import { CONFIG, type Config } from '../config.js';
+import { currentTenant } from '../database/scope.js';
 import { CertificateAuthority, type DeviceCertificateRequest } from './certificate-authority.js';
 
 /** The fleet's certificate authority, opened (at first start: made) while the application starts. */
@@ -24,7 +25,8 @@ export class Authority implements OnModuleInit {
     return this.config.deviceCertificateSeconds * 1_000;
   }
 
+  /** For a device of the caller's tenant. */
   issueDevice(request: DeviceCertificateRequest, deviceId: string): Promise<string> {
-    return this.ca.issueDevice(request, deviceId, new Date(), this.deviceLifeMs);
+    return this.ca.issueDevice(request, { deviceId, tenantId: currentTenant() }, new Date(), this.deviceLifeMs);
   }
 }

@@ -35,11 +35,12 @@ describe('CertificateAuthority', () => {
     expect(await readFile(join(directory, 'certificate.pem'), 'utf8')).toContain('BEGIN CERTIFICATE');
   });
 
-  it('names a device by the id it was given, not by what the request asks for, for as long as it is told', async () => {
+  it('names a device by the id and the tenant it was given, not by what the request asks for, for as long as it is told', async () => {
     const ca = await CertificateAuthority.open(directory, NOW);
     const request = await readCertificateRequest(await csr());
-    const certificate = new X509Certificate(await ca.issueDevice(request, 'device-1', NOW, 6 * 3_600_000));
+    const certificate = new X509Certificate(await ca.issueDevice(request, { deviceId: 'device-1', tenantId: 'acme' }, NOW, 6 * 3_600_000));
     expect(certificate.subject).toBe('CN=device-1');
+    expect(certificate.subjectAltName).toBe('URI:urn:matfleet:tenant:acme');
     expect(certificate.verify(new X509Certificate(ca.certificatePem).publicKey)).toBe(true);
     expect(certificate.ca).toBe(false);
     expect(new Date(certificate.validTo).getTime() - NOW.getTime()).toBe(6 * 3_600_000);

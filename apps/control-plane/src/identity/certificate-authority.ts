@@ -28,6 +28,8 @@ type LibraryKey = LibraryKeys['publicKey'];
 
 /** The common name of a replica's certificate. Devices' are UUIDs of ours, so none can have it. */
 export const REPLICA_NAME = 'matfleet-replica';
+/** Before the tenant's id in a device's certificate. */
+export const TENANT_URI = 'urn:matfleet:tenant:';
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 24 * 3_600_000;
 const CA_DAYS = 3_650;
@@ -120,10 +122,12 @@ export class CertificateAuthority {
     return { certificatePem: certificate.toString('pem'), keyPem: await privateKeyPem(keys.privateKey), expiresAt: certificate.notAfter };
   }
 
-  /** A client certificate with the device's id as its common name. The request must be checked before. */
-  async issueDevice(request: DeviceCertificateRequest, deviceId: string, now: Date, lifeMs: number): Promise<string> {
+  /** A client certificate with the device's id as its common name and its tenant as a URI. The request must be checked before. */
+  async issueDevice(request: DeviceCertificateRequest, device: { deviceId: string; tenantId: string }, now: Date, lifeMs: number): Promise<string> {
     const key = await webcrypto.subtle.importKey('spki', request.spki, ALGORITHM, true, ['verify']);
-    const certificate = await this.sign(`CN=${deviceId}`, key, now, lifeMs, ExtendedKeyUsage.clientAuth, []);
+    const certificate = await this.sign(`CN=${device.deviceId}`, key, now, lifeMs, ExtendedKeyUsage.clientAuth, [
+      new SubjectAlternativeNameExtension([{ type: 'url', value: `${TENANT_URI}${device.tenantId}` }]),
+    ]);
     return certificate.toString('pem');
   }
 

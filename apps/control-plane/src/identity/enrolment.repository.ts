@@ -4,6 +4,7 @@ import type { Actor } from '../audit/audit.js';
 import { appendAudit } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { inSystem } from '../database/scope.js';
 import type { Prisma } from '../generated/prisma/client.js';
 import type { Labels } from '../fleet/device-labels.js';
 import type { EnrolmentState, EnrolmentView } from './identity.js';
@@ -34,7 +35,21 @@ export class EnrolmentRepository {
     return hashes.map((hash) => byHash.get(hash) ?? null);
   });
 
+  private readonly owners = new Batcher<string, string | null>(async (hashes) => {
+    const rows = await this.prisma.$queryRaw<{ hash: string; tenantId: string }[]>`
+      SELECT public_key_hash AS hash, tenant_id AS "tenantId" FROM devices WHERE public_key_hash = ANY(${hashes})
+      UNION ALL SELECT public_key_hash, tenant_id FROM device_keys WHERE public_key_hash = ANY(${hashes})
+      UNION ALL SELECT public_key_hash, tenant_id FROM enrolments WHERE public_key_hash = ANY(${hashes})`;
+    const byHash = new Map(rows.map(({ hash, tenantId }) => [hash, tenantId]));
+    return hashes.map((hash) => byHash.get(hash) ?? null);
+  });
+
   constructor(private readonly prisma: PrismaService) {}
+
+  /** Whose device has, had or wants this key: a key is one device's in the whole installation. Null for a new one. */
+  tenantOfKey(publicKeyHash: string): Promise<string | null> {
+    return inSystem(() => this.owners.add(publicKeyHash));
+  }
 
   /** The device with this accepted key, and whether it has ever opened a session. */
   deviceByKey(publicKeyHash: string): Promise<(EnrolledDevice & { isNew: boolean }) | null> {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Injectable, Logger } from '@nestjs/common';
 import type { Actor } from '../audit/audit.js';
+import { currentTenant, inTenant } from '../database/scope.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Authority } from './authority.js';
@@ -46,11 +47,23 @@ export class EnrolmentService {
     const token = await this.tokens.findOpen(request.token);
     // A key is looked at without a token only where it may be one that an operator has to decide about, or has just accepted.
     const csr = await readCertificateRequest(request.csrPem);
+    const owner = await this.enrolments.tenantOfKey(csr.publicKeyHash);
+    const tenantId = token?.tenantId ?? owner;
+    if (tenantId === null) throw noToken();
+    if (token && owner !== null && owner !== token.tenantId)
+      throw new DomainError(
+        'permission-denied',
+        `the key ${csr.publicKeyHash.slice(0, 12)}… is known already, and not where this join token is from`,
+      );
+    return inTenant(tenantId, () => this.enrolHere(csr, token, request.deviceName));
+  }
+
+  private async enrolHere(csr: DeviceCertificateRequest, token: OpenJoinToken | null, wantedName: string): Promise<EnrolmentAnswer> {
     const known = await this.known(csr, token !== null);
     if (known) return known;
-    if (!token) throw new DomainError('permission-denied', 'the join token is unknown or has expired, or was revoked');
+    if (!token) throw noToken();
     const announced = await this.enrolments.byKey(csr.publicKeyHash);
-    const name = deviceName(announced?.name || request.deviceName);
+    const name = deviceName(announced?.name || wantedName);
     if (announced || token.mode === 'auto') {
       const labels = { ...token.labels, ...announced?.labels };
       const device = { id: announced?.id ?? randomUUID(), publicKeyHash: csr.publicKeyHash, name, labels };
@@ -88,9 +101,9 @@ export class EnrolmentService {
 
   /** A device with this key is accepted as soon as it comes with any join token. */
   async preauthorise({ publicKeyHash, name = '', labels = {} }: PreauthorisedKey, actor: Actor): Promise<EnrolmentView> {
-    const isUsed = (await this.enrolments.deviceByKey(publicKeyHash)) ?? (await this.identities.key(publicKeyHash));
-    const existing = isUsed ? null : await this.enrolments.byKey(publicKeyHash);
-    if (isUsed || existing)
+    const owner = await this.enrolments.tenantOfKey(publicKeyHash);
+    const existing = owner === currentTenant() ? await this.enrolments.byKey(publicKeyHash) : null;
+    if (owner !== null)
       throw new DomainError(
         'already-exists',
         existing
@@ -168,6 +181,7 @@ export class EnrolmentService {
 }
 
 const pending = ({ id, name }: EnrolmentView): EnrolmentAnswer => ({ kind: 'pending', deviceId: id, name, retryAfterMs: PENDING_RETRY_MS });
+const noToken = (): DomainError => new DomainError('permission-denied', 'the join token is unknown or has expired, or was revoked');
 const notWaiting = (id: string): DomainError => new DomainError('not-found', `no device waits as enrolment ${id.slice(0, 64)}`);
 const noUses = (): DomainError => new DomainError('permission-denied', 'the join token has no uses left');
 const full = (): DomainError => new DomainError('resource-exhausted', 'too many devices wait for an operator: accept or reject some first');

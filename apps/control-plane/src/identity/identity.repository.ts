@@ -14,6 +14,7 @@ const OFFERED_MAX = 4;
 const PATIENT = { maxWait: 10_000, timeout: 15_000 };
 
 export interface IdentityRow {
+  readonly tenantId: string;
   readonly name: string;
   readonly publicKeyHash: string;
   readonly standing: Standing;
@@ -40,7 +41,7 @@ interface KeyRow {
 export class IdentityRepository {
   private readonly finds = new Batcher<string, IdentityRow | null>(async (ids) => {
     const rows = await this.prisma.$queryRaw<(IdentityRow & { id: string })[]>`
-      SELECT id, name, public_key_hash AS "publicKeyHash", standing, standing_reason AS "standingReason", boots FROM devices WHERE id = ANY(${ids})`;
+      SELECT id, tenant_id AS "tenantId", name, public_key_hash AS "publicKeyHash", standing, standing_reason AS "standingReason", boots FROM devices WHERE id = ANY(${ids})`;
     const byId = new Map(rows.map((row) => [row.id, row]));
     return ids.map((id) => byId.get(id) ?? null);
   });
@@ -79,6 +80,8 @@ export class IdentityRepository {
 
   /** Lets the device use another key: from its first use on it is the accepted one. False when the key is known already, to whomever. */
   async offerKey(deviceId: string, publicKeyHash: string, actor: Actor): Promise<boolean> {
+    // A key is one device's in the whole installation.
+    if (await this.isKnown(publicKeyHash)) return false;
     return this.transaction(async (tx) => {
       // The device's row is the lock, so that two offers do not count past each other.
       await tx.$queryRaw`SELECT id FROM devices WHERE id = ${deviceId} FOR UPDATE`;
@@ -198,6 +201,13 @@ export class IdentityRepository {
     return this.prisma.$queryRaw`
       SELECT id AS "deviceId" FROM devices WHERE standing <> 'accepted' AND standing_at > ${since(sinceMs)}
       UNION ALL SELECT device_id FROM tombstones WHERE created_at > ${since(sinceMs)}`;
+  }
+
+  private async isKnown(publicKeyHash: string): Promise<boolean> {
+    const { device, deviceKey } = this.prisma.system;
+    return (await Promise.all([device.count({ where: { publicKeyHash } }), deviceKey.count({ where: { publicKeyHash } })])).some(
+      (count) => count > 0,
+    );
   }
 
   private transaction<T>(work: (tx: Prisma.TransactionClient) => Promise<T>): Promise<T> {

@@ -1,6 +1,7 @@
 import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import type { Actor } from '../audit/audit.js';
 import { CONFIG, type Config } from '../config.js';
+import { inSystem, inTenant } from '../database/scope.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { DeviceLinks } from '../fleet/device-links.js';
@@ -36,7 +37,7 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
   ) {}
 
   onModuleInit(): void {
-    this.timer = setInterval(() => void this.sweep().catch((error: unknown) => this.log.error(error)), SWEEP_MS);
+    this.timer = setInterval(() => void inSystem(() => this.sweep()).catch((error: unknown) => this.log.error(error)), SWEEP_MS);
     this.timer.unref();
     this.nudges.on('standing', (deviceId) => {
       if (this.links.get(deviceId)) void this.expel(deviceId).catch((error: unknown) => this.log.error(error));
@@ -53,7 +54,7 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
     if (!device) throw await this.gone(deviceId, publicKeyHash);
     if (device.publicKeyHash !== publicKeyHash) device = await this.tryKey(deviceId, device, publicKeyHash);
     if (device.standing !== 'accepted') throw refusal(device.standing, deviceId, device);
-    return { deviceId, bootId: device.boots?.current ?? null };
+    return { deviceId, tenantId: device.tenantId, bootId: device.boots?.current ?? null };
   }
 
   /** Asked again in the course of something long: whether the device that was admitted still may. */
@@ -65,9 +66,9 @@ export class IdentityService implements OnModuleInit, OnModuleDestroy {
 
   /** For a connection that proved nothing, on the port that asks for nothing. */
   async admitUnproven(deviceId: string): Promise<Admitted> {
-    const device = await this.identities.find(deviceId);
+    const device = await inSystem(() => this.identities.find(deviceId));
     if (!device) throw new DomainError('unauthenticated', `there is no device ${deviceId.slice(0, 64)}`);
-    return this.admit(deviceId, device.publicKeyHash);
+    return inTenant(device.tenantId, () => this.admit(deviceId, device.publicKeyHash));
   }
 
   /** Called at Hello: refuses the device when this shows that two machines use its identity. */

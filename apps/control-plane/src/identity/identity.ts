@@ -28,6 +28,8 @@ export class IdentityRefused extends DomainError {
 /** A device that was let in. */
 export interface Admitted {
   readonly deviceId: string;
+  /** In whose scope its session runs. */
+  readonly tenantId: string;
   /** Of the process that held the last session; null before the first. */
   readonly bootId: string | null;
 }

@@ -3,6 +3,7 @@ import type { Actor } from '../audit/audit.js';
 import { appendAudit } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { inSystem } from '../database/scope.js';
 import type { Labels } from '../fleet/device-labels.js';
 import type { EnrolmentMode, JoinTokenView, OpenJoinToken } from './join-token.service.js';
 
@@ -16,7 +17,7 @@ const SHOWN = { id: true, mode: true, labels: true, usesLeft: true, expiresAt: t
 export class JoinTokenRepository {
   private readonly opens = new Batcher<string, OpenJoinToken | null>(async (hashes) => {
     const where = { secretHash: { in: [...new Set(hashes)] }, expiresAt: { gt: new Date() }, revokedAt: null };
-    const rows = await this.prisma.joinToken.findMany({ where, select: { secretHash: true, id: true, mode: true, labels: true } });
+    const rows = await this.prisma.joinToken.findMany({ where, select: { secretHash: true, id: true, tenantId: true, mode: true, labels: true } });
     const byHash = new Map(rows.map(({ secretHash, ...token }) => [secretHash, typed(token)]));
     return hashes.map((hash) => byHash.get(hash) ?? null);
   });
@@ -37,9 +38,9 @@ export class JoinTokenRepository {
     });
   }
 
-  /** The token with this secret, when it may still be presented; uses are counted where a device is made. Asked at every enrolment: in batches. */
+  /** The token with this secret, of whatever tenant, when it may still be presented; uses are counted where a device is made. Asked at every enrolment: in batches. */
   findOpen(secretHash: string): Promise<OpenJoinToken | null> {
-    return this.opens.add(secretHash);
+    return inSystem(() => this.opens.add(secretHash));
   }
 
   /** Newest first; at most 1000. */

@@ -32,8 +32,10 @@ export interface IssuedJoinToken {
   readonly usesLeft: number;
 }
 
-/** A token that a device presented. */
-export type OpenJoinToken = Pick<JoinTokenView, 'id' | 'mode' | 'labels'>;
+/** A token that a device presented; the device becomes one of its tenant. */
+export interface OpenJoinToken extends Pick<JoinTokenView, 'id' | 'mode' | 'labels'> {
+  readonly tenantId: string;
+}
 
 export interface JoinTokenTerms {
   readonly uses?: number | undefined;

@@ -26,6 +26,11 @@ export class InferenceRepository {
     await this.prisma.inference.create({ data: { ...row, state: 'queued', request: row.request as unknown as Prisma.InputJsonValue } });
   }
 
+  /** Whose inference it is; undefined for an unknown one. */
+  async tenantOf(id: string): Promise<string | undefined> {
+    return (await this.prisma.system.inference.findUnique({ where: { id }, select: { tenantId: true } }))?.tenantId;
+  }
+
   async find(id: string): Promise<Inference | null> {
     const row = await this.prisma.inference.findUnique({ where: { id }, include: INCLUDE });
     return row && inference(row);
@@ -94,7 +99,7 @@ export class InferenceRepository {
   }
 
   async ignoreAttempt(id: string): Promise<void> {
-    await this.prisma.inferenceAttempt.updateMany({ where: { id, state: { in: ['failed', 'lost'] } }, data: { state: 'ignored' } });
+    await this.prisma.system.inferenceAttempt.updateMany({ where: { id, state: { in: ['failed', 'lost'] } }, data: { state: 'ignored' } });
   }
 
   /** Takes the answer if there is none yet: compare and set, so that an inference is answered exactly once. */

@@ -89,7 +89,7 @@ export class InferenceResolver {
 
   @Subscription(() => InferenceType, { resolve: (inference: InferenceView) => inference })
   inferenceChanged(@Args('id', { type: () => ID }) id: string): AsyncIterableIterator<InferenceView> {
-    const own = this.events.on('inference-changed').pipe(filter((event) => event.inferenceId === id));
+    const own = this.events.here('inference-changed').pipe(filter((event) => event.inferenceId === id));
     return changes(
       own,
       (event) => event.inferenceId,

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Injectable, Logger } from '@nestjs/common';
 import { interval, Observable, Subject, takeUntil } from 'rxjs';
+import { keepScope } from '../database/scope.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { QueueService } from '../queue/queue.service.js';
@@ -70,6 +71,7 @@ export class InferenceService {
 
   /** Follows one inference to its end. A follower that comes late gets what was written so far as its first delta. */
   follow(id: string): Observable<InferenceNews> {
+    const here = keepScope();
     return new Observable<InferenceNews>((follower) => {
       let told = '';
       let reading = Promise.resolve();
@@ -87,7 +89,7 @@ export class InferenceService {
         if (ended) follower.complete();
         else if (live) tell(live);
       };
-      const next = (): void => void (reading = reading.then(read).catch((error: unknown) => follower.error(error)));
+      const next = (): void => void (reading = reading.then(() => here(read)).catch((error: unknown) => follower.error(error)));
       const changes = this.events.on('inference-changed').subscribe((event) => event.inferenceId === id && !this.isDelta(id) && next());
       // News of another replica may be lost on its way.
       const looks = interval(LOOK_MS).subscribe(next);

@@ -1,4 +1,5 @@
 import { Injectable, Logger, type OnModuleInit } from '@nestjs/common';
+import { inTenant } from '../database/scope.js';
 import { Leadership } from '../replicas/leadership.js';
 import { Replicas } from '../replicas/replicas.service.js';
 import { QueueService } from '../queue/queue.service.js';
@@ -24,7 +25,10 @@ export class RunInferenceProcessor implements OnModuleInit {
   ) {}
 
   onModuleInit(): void {
-    this.queue.handle('run-inference', ({ inferenceId }, { signal }) => this.runner.run(inferenceId, signal));
+    this.queue.handle('run-inference', async ({ inferenceId }, { signal }) => {
+      const tenantId = await this.inferences.tenantOf(inferenceId);
+      if (tenantId !== undefined) await inTenant(tenantId, () => this.runner.run(inferenceId, signal));
+    });
     this.leadership.every(
       REQUEUE_MS,
       () => this.requeue(),

@@ -1,5 +1,6 @@
 import { Injectable, Logger, type OnModuleDestroy } from '@nestjs/common';
 import { Fenced, type Fence } from '../database/fence.js';
+import { inSystem } from '../database/scope.js';
 import { ReplicaRepository } from './replica.repository.js';
 import { REMEMBERED_MS, Replicas } from './replicas.service.js';
 
@@ -16,7 +17,7 @@ interface Loop {
   busy: boolean;
 }
 
-/** Loops that only one replica may run. They get a fence, and what they write must carry it: a leader that slept finds its writes refused. */
+/** Loops that only one replica may run, over all tenants. They get a fence, and what they write must carry it: a leader that slept finds its writes refused. */
 @Injectable()
 export class Leadership implements OnModuleDestroy {
   private readonly log = new Logger('leadership');
@@ -87,8 +88,7 @@ export class Leadership implements OnModuleDestroy {
       if (loop.busy || loop.dueAtMs > nowMs) continue;
       loop.busy = true;
       loop.dueAtMs = nowMs + loop.everyMs;
-      void loop
-        .work(fence)
+      void inSystem(() => loop.work(fence))
         .catch((error: unknown) => {
           if (error instanceof Fenced) this.fence = null;
           if (!this.stopped) loop.failed(error);

@@ -2,6 +2,7 @@ import { Inject, Injectable, Logger, type OnModuleDestroy } from '@nestjs/common
 import { Subject } from 'rxjs';
 import { z } from 'zod';
 import { CONFIG, type Config } from '../config.js';
+import { inSystem } from '../database/scope.js';
 import { FleetEvent, FleetEvents } from '../events/fleet-events.js';
 import { Metrics } from '../telemetry.js';
 import { NudgeStream } from './nudge-stream.js';
@@ -52,7 +53,8 @@ export class NudgeService implements OnModuleDestroy {
 
   /** Called once this replica has joined. */
   start(): void {
-    this.stream?.read(this.replicas.id, (text) => this.hear(text));
+    // What another replica tells is of any tenant: whoever hears it looks as the system, or keeps a scope of its own.
+    this.stream?.read(this.replicas.id, (text) => inSystem(() => this.hear(text)));
     this.events.emitted.subscribe((event) => this.tell({ kind: 'event', event }));
   }
 

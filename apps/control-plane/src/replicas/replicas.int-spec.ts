@@ -342,7 +342,7 @@ describe('the leader lease', () => {
     await repository.join('three', 'host:1');
     const second = (await repository.lead('fleet', 'two', 60_000))!;
     expect(second.token).toBe(first.token + 1n);
-    const write = (fence: typeof first): Promise<number> => fenced(prisma, fence, (tx) => tx.device.count());
+    const write = (fence: typeof first): Promise<number> => fenced(prisma.system, fence, (tx) => tx.device.count());
     await expect(write(second)).resolves.toBe(0);
     await expect(write(first)).rejects.toThrow(Fenced);
   });

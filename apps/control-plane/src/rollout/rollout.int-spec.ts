@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { manifestOnlyPackage } from '../../../../test/support/manifest-only-package.js';
@@ -58,11 +59,11 @@ describe('updates', () => {
     await application.listen(0, '127.0.0.1');
     return application;
   };
-  const rollout = (): RolloutService => app.get(RolloutService, { strict: false });
-  const fleet = (): FleetService => app.get(FleetService, { strict: false });
+  const rollout = (): RolloutService => asTenant(app.get(RolloutService, { strict: false }));
+  const fleet = (): FleetService => asTenant(app.get(FleetService, { strict: false }));
 
   const publish = async (name: string): Promise<string> => {
-    const catalog = app.get(CatalogService, { strict: false });
+    const catalog = asTenant(app.get(CatalogService, { strict: false }));
     const model = manifestOnlyPackage(name, Math.random());
     await catalog.register(model.manifest, 'control-plane');
     for (const [id, bytes] of model.chunks) await catalog.putChunk(id, Readable.from([bytes]));
@@ -139,7 +140,7 @@ describe('updates', () => {
 
   it('refuses a version that is not published, and a device that is not there', async () => {
     const model = manifestOnlyPackage('unpublished', 1);
-    await app.get(CatalogService, { strict: false }).register(model.manifest, 'control-plane');
+    await asTenant(app.get(CatalogService, { strict: false })).register(model.manifest, 'control-plane');
     await expect(rollout().create({ modelVersionId: model.id })).rejects.toThrow('is not published');
     await expect(rollout().create({ modelVersionId: await publish('nobody'), deviceIds: ['no-such-device'] })).rejects.toThrow(
       'there is no device no-such-device',
@@ -151,7 +152,7 @@ describe('updates', () => {
     await hello(device);
     const modelVersionId = await publish('taken-up');
     // As a process leaves it that is killed between the two: rows without jobs.
-    const updates = app.get(UpdateRepository, { strict: false });
+    const updates = asTenant(app.get(UpdateRepository, { strict: false }));
     const [lost, late] = [randomUUID(), randomUUID()];
     await updates.create({ id: lost, modelVersionId, wholeFleet: false, deadlineAt: new Date(Date.now() + 60_000), deviceIds: [device] });
     await updates.create({ id: late, modelVersionId, wholeFleet: false, deadlineAt: new Date(Date.now() - 1), deviceIds: [absent] });
@@ -164,7 +165,7 @@ describe('updates', () => {
 
   it('makes its version the one that new devices get, when it went to the whole fleet', async () => {
     const modelVersionId = await publish('fleet-wide');
-    const catalog = app.get(CatalogService, { strict: false });
+    const catalog = asTenant(app.get(CatalogService, { strict: false }));
     expect((await catalog.currentVersion())?.id).not.toBe(modelVersionId);
     await rollout().create({ modelVersionId });
     expect((await catalog.currentVersion())?.id).toBe(modelVersionId);

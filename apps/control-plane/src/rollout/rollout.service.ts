@@ -6,6 +6,7 @@ import type { Actor } from '../audit/audit.js';
 import { AuditRepository } from '../audit/audit.repository.js';
 import { CatalogService } from '../catalog/catalog.service.js';
 import { CONFIG, type Config } from '../config.js';
+import { inSystem, inTenant } from '../database/scope.js';
 import { targetStep, updateState } from '../domain/update.js';
 import type { Fence } from '../database/fence.js';
 import { DomainError } from '../errors.js';
@@ -58,7 +59,7 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
     // What a shutdown cuts off, the sweep of the next start finds.
     const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.stopped || this.log.error(error));
     this.subscription = this.events.on('device-changed').subscribe(({ deviceId }) => {
-      if (this.awaited.has(deviceId)) guard(this.advanceDevice(deviceId));
+      if (this.awaited.has(deviceId)) guard(inSystem(() => this.advanceDevice(deviceId)));
     });
     this.leadership.every(
       SWEEP_MS,
@@ -120,6 +121,11 @@ export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
 
   /** One run of the job `push-update`. Safe to repeat: a target that has ended or was pushed already stays as it is. */
   async push(updateId: string, signal: AbortSignal): Promise<void> {
+    const tenantId = await this.updates.tenantOf(updateId);
+    if (tenantId !== undefined) await inTenant(tenantId, () => this.pushAll(updateId, signal));
+  }
+
+  private async pushAll(updateId: string, signal: AbortSignal): Promise<void> {
     let after = '';
     for (;;) {
       const targets = await this.updates.pendingTargets(updateId, after);

@@ -65,12 +65,12 @@ export class UpdateRepository {
 
   async create(update: { id: string; modelVersionId: string; wholeFleet: boolean; deadlineAt: Date; deviceIds: readonly string[] }): Promise<void> {
     const { deviceIds, ...row } = update;
-    await this.prisma.$transaction([
-      this.prisma.update.create({ data: { ...row, state: 'running' } }),
-      this.prisma.$executeRaw`
+    await this.prisma.$transaction(async (tx) => {
+      await tx.update.create({ data: { ...row, state: 'running' } });
+      await tx.$executeRaw`
         INSERT INTO update_targets (update_id, device_id, state, changed_at)
-        SELECT ${row.id}, device_id, 'pending', ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC' FROM unnest(${deviceIds}::text[]) AS device_id`,
-    ]);
+        SELECT ${row.id}, device_id, 'pending', ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC' FROM unnest(${deviceIds}::text[]) AS device_id`;
+    });
   }
 
   /** Newest first; at most 100. */
@@ -155,6 +155,11 @@ export class UpdateRepository {
   /** The states that the update's targets are in, each once. */
   targetStates(updateId: string): Promise<TargetState[]> {
     return this.states.add(updateId);
+  }
+
+  /** Whose update it is; undefined for an unknown one. */
+  async tenantOf(id: string): Promise<string | undefined> {
+    return (await this.prisma.system.update.findUnique({ where: { id }, select: { tenantId: true } }))?.tenantId;
   }
 
   /** True when this call ended it. */

@@ -36,7 +36,7 @@ export class UpdateResolver {
   @Subscription(() => UpdateDto, { resolve: (update: UpdateDto) => update })
   updateChanged(): AsyncIterableIterator<UpdateDto> {
     return changes(
-      this.events.on('update-changed'),
+      this.events.here('update-changed'),
       (event) => event.updateId,
       async (id) => {
         const update = await this.rollout.find(id);

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
+import { asTenant } from '../../../../test/support/as-tenant.js';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { ApiKeyService } from '../access/api-key.service.js';
@@ -14,6 +15,7 @@ import { parseConfig } from '../config.js';
 import type { Fence } from '../database/fence.js';
 import { migrate } from '../database/migrate.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { inSystem } from '../database/scope.js';
 import type { Capabilities, Condition } from '../fleet/device.js';
 import { FleetService } from '../fleet/fleet.service.js';
 import { createLogger, PinoNestLogger } from '../telemetry.js';
@@ -58,7 +60,7 @@ describe('the timeline of a device', () => {
     await app.listen(0, '127.0.0.1');
     url = await app.getUrl();
     apiKey = (await readFile(join(dataDir, 'admin-api-key'), 'utf8')).trim();
-    fleet = app.get(FleetService, { strict: false });
+    fleet = asTenant(app.get(FleetService, { strict: false }));
   });
   afterAll(async () => {
     await app?.close();
@@ -193,15 +195,22 @@ describe('the timeline of a device', () => {
 
   it('is bounded by age and by count, device for device', async () => {
     const [busy, quiet] = [await enrolledDevice(app, 'busy'), await enrolledDevice(app, 'quiet')];
-    const repository = app.get(TimelineRepository, { strict: false });
     const prisma = app.get(PrismaService, { strict: false });
     const nowMs = Date.now();
     const entriesOf = (deviceId: string, ageMs: number, count: number) =>
       Array.from({ length: count }, (_, at) => ({ deviceId, atMs: nowMs - ageMs + at, kind: 'engine' as const, detail: { at } }));
-    await repository.write([...entriesOf(quiet, 90_000_000, 3), ...entriesOf(quiet, 1_000, 2), ...entriesOf(busy, 1_000, 30)]);
-    const [lease] = await prisma.leaderLease.findMany();
+    await inSystem(() =>
+      app
+        .get(TimelineRepository, { strict: false })
+        .write([...entriesOf(quiet, 90_000_000, 3), ...entriesOf(quiet, 1_000, 2), ...entriesOf(busy, 1_000, 30)]),
+    );
+    const [lease] = await prisma.system.leaderLease.findMany();
     const fence: Fence = { lease: lease!.name, token: lease!.token };
-    await repository.sweep({ before: new Date(nowMs - 80_000_000), since: new Date(nowMs - 60_000), keep: 10 }, fence);
+    await inSystem(() =>
+      app
+        .get(TimelineRepository, { strict: false })
+        .sweep({ before: new Date(nowMs - 80_000_000), since: new Date(nowMs - 60_000), keep: 10 }, fence),
+    );
     const left = async (id: string) => (await page(id, '?kind=engine')).entries.map(({ detail }) => detail['at']);
     expect(await left(quiet)).toEqual([1, 0]);
     expect(await left(busy)).toEqual([29, 28, 27, 26, 25, 24, 23, 22, 21, 20]);

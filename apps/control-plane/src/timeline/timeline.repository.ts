@@ -12,12 +12,13 @@ const SWEEP_MAX = 20_000;
 export class TimelineRepository {
   constructor(private readonly prisma: PrismaService) {}
 
-  /** One statement, in the order given. What a session says that was replaced meanwhile is left out. */
+  /** One statement for all tenants, in the order given. What a session says that was replaced meanwhile is left out. */
   async write(entries: readonly NewEntry[]): Promise<void> {
     const input = JSON.stringify(
-      entries.map(({ deviceId, atMs, kind, detail, epoch }, ordinal) => ({
+      entries.map(({ deviceId, tenantId, atMs, kind, detail, epoch }, ordinal) => ({
         ordinal,
         deviceId,
+        tenantId: tenantId ?? null,
         at: new Date(atMs).toISOString(),
         kind,
         detail,
@@ -25,11 +26,11 @@ export class TimelineRepository {
       })),
     );
     await this.prisma.$executeRaw`
-      INSERT INTO device_events (device_id, at, kind, detail)
-      SELECT i."deviceId", i.at AT TIME ZONE 'UTC', i.kind, i.detail
-      FROM jsonb_to_recordset(${input}::jsonb) AS i("deviceId" text, at timestamptz, kind text, detail jsonb, epoch bigint, ordinal bigint)
+      INSERT INTO device_events (tenant_id, device_id, at, kind, detail)
+      SELECT COALESCE(d.tenant_id, i."tenantId"), i."deviceId", i.at AT TIME ZONE 'UTC', i.kind, i.detail
+      FROM jsonb_to_recordset(${input}::jsonb) AS i("deviceId" text, "tenantId" text, at timestamptz, kind text, detail jsonb, epoch bigint, ordinal bigint)
       LEFT JOIN devices d ON d.id = i."deviceId"
-      WHERE i.epoch IS NULL OR d.epoch = i.epoch
+      WHERE (i.epoch IS NULL OR d.epoch = i.epoch) AND COALESCE(d.tenant_id, i."tenantId") IS NOT NULL
       ORDER BY i.ordinal`;
   }
 

@@ -1,4 +1,5 @@
 import { Injectable, Logger, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
+import { inSystem, keepScope, tenantHere } from '../database/scope.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Leadership } from '../replicas/leadership.js';
 import { Metrics } from '../telemetry.js';
@@ -56,7 +57,7 @@ export class Timeline implements OnModuleInit, OnModuleDestroy {
   note(deviceId: string, kind: TimelineKind, detail: TimelineDetail, epoch?: bigint): void {
     if (this.stopped) return;
     if (this.waiting.length >= WAITING_MAX) return this.metrics.timelineEntries.inc({ outcome: 'dropped' });
-    this.waiting.push({ deviceId, atMs: Date.now(), kind, detail, epoch });
+    this.waiting.push({ deviceId, tenantId: tenantHere(), atMs: Date.now(), kind, detail, epoch });
     this.timer ??= setTimeout(() => this.flush(), FLUSH_MS);
   }
 
@@ -68,6 +69,7 @@ export class Timeline implements OnModuleInit, OnModuleDestroy {
 
   /** Entries of one device as they are written, from now on. */
   follow(deviceId: string): AsyncIterableIterator<TimelineEntry> {
+    const here = keepScope();
     let wake: () => void = () => {};
     let news = false;
     let closed = false;
@@ -102,7 +104,7 @@ export class Timeline implements OnModuleInit, OnModuleDestroy {
         if (entry) return { done: false, value: entry };
         if (!news) await new Promise<void>((resolve) => (wake = resolve));
         news = false;
-        if (!closed) await read();
+        if (!closed) await here(read);
       }
     };
     return {
@@ -132,7 +134,7 @@ export class Timeline implements OnModuleInit, OnModuleDestroy {
 
   private async write(batch: readonly NewEntry[]): Promise<void> {
     try {
-      await this.entries.write(batch);
+      await inSystem(() => this.entries.write(batch));
       this.metrics.timelineEntries.inc({ outcome: 'written' }, batch.length);
     } catch (error) {
       this.metrics.timelineEntries.inc({ outcome: 'lost' }, batch.length);

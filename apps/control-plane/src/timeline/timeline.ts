@@ -54,6 +54,8 @@ export interface TimelineQuery {
 
 export interface NewEntry {
   readonly deviceId: string;
+  /** Where it is known; else that of the device, which must still be there. */
+  readonly tenantId?: string | undefined;
   readonly atMs: number;
   readonly kind: TimelineKind;
   readonly detail: TimelineDetail;

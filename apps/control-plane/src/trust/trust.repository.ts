@@ -3,6 +3,7 @@ import { ONLINE_ROLES, type OnlineFiles, type OnlineRole, type Role, type Target
 import type { Actor } from '../audit/audit.js';
 import { appendAudit } from '../audit/audit.repository.js';
 import { PrismaService } from '../database/prisma.service.js';
+import { currentTenant } from '../database/scope.js';
 import type { Prisma } from '../generated/prisma/client.js';
 
 /** Any constant serves; it only has to be the same in every replica. */
@@ -29,10 +30,15 @@ export interface TrustTransaction {
   auditPublished(actor: Actor, modelVersionId: string): Promise<void>;
 }
 
-/** Signed metadata in PostgreSQL. */
+/** Signed metadata in PostgreSQL, each tenant's its own. */
 @Injectable()
 export class TrustRepository {
   constructor(private readonly prisma: PrismaService) {}
+
+  /** Every tenant, to be looked after. */
+  async tenants(): Promise<string[]> {
+    return (await this.prisma.system.tenant.findMany({ select: { id: true }, orderBy: { id: 'asc' } })).map(({ id }) => id);
+  }
 
   async file(role: Role, version?: number): Promise<SignedFile | undefined> {
     const row = await this.prisma.trustMetadata.findFirst({
@@ -73,7 +79,7 @@ export class TrustRepository {
 
 async function publishedEntries(tx: Prisma.TransactionClient): Promise<TargetEntry[]> {
   const rows = await tx.$queryRaw<{ id: string; bytes: number }[]>`
-    SELECT id, octet_length(manifest) AS bytes FROM model_versions WHERE published_at IS NOT NULL`;
+    SELECT id, octet_length(manifest) AS bytes FROM model_versions WHERE tenant_id = ${currentTenant()} AND published_at IS NOT NULL`;
   return rows.map(({ id, bytes }) => ({ path: id, bytes: Number(bytes), sha256: id }));
 }
 

@@ -22,6 +22,7 @@ import {
 import type { Actor } from '../audit/audit.js';
 import { AuditRepository } from '../audit/audit.repository.js';
 import { CONFIG, type Config } from '../config.js';
+import { currentTenant, DEFAULT_TENANT, inTenant } from '../database/scope.js';
 import { DomainError } from '../errors.js';
 import { Leadership } from '../replicas/leadership.js';
 import { KeyDirectory } from './key-directory.js';
@@ -44,34 +45,39 @@ export interface RoleView {
   readonly keysHere: number;
 }
 
-/** Says to devices which model versions they may take, signed in TUF's four roles. Without an operator's root it makes one of its own. */
+const cacheKey = (name: string): string => `${currentTenant()}/${name}`;
+
+/** Says to a tenant's devices which model versions they may take, signed in TUF's four roles by keys of the tenant. Without an operator's root it makes one of its own. */
 @Injectable()
 export class TrustService implements OnModuleInit {
   private readonly log = new Logger('trust');
-  private readonly keys: KeyDirectory;
   private readonly cache = new Map<string, { readonly bytes: Uint8Array | undefined; readonly untilMs: number }>();
 
   constructor(
-    @Inject(CONFIG) config: Config,
+    @Inject(CONFIG) private readonly config: Config,
     private readonly repository: TrustRepository,
     private readonly leadership: Leadership,
     private readonly audit: AuditRepository,
-  ) {
-    this.keys = new KeyDirectory(join(config.dataDir, 'trust'));
+  ) {}
+
+  /** Of the caller's tenant: those of the default one lie beside the others' directories. */
+  private get keys(): KeyDirectory {
+    const tenantId = currentTenant();
+    return new KeyDirectory(join(this.config.dataDir, 'trust', tenantId === DEFAULT_TENANT ? '' : tenantId));
   }
 
   async onModuleInit(): Promise<void> {
-    await this.renew();
+    await this.renewAll();
     this.leadership.every(
       RENEW_EVERY_MS,
-      () => this.renew(),
+      () => this.renewAll(),
       (error) => this.log.error(error),
     );
   }
 
   /** `root.json`, `3.root.json`, `timestamp.json`, `3.snapshot.json`, `3.targets.json`; refuses what is not there. */
   async file(name: string): Promise<Uint8Array> {
-    const cached = this.cache.get(name);
+    const cached = this.cache.get(cacheKey(name));
     const bytes = cached && cached.untilMs > performance.now() ? cached.bytes : await this.read(name);
     if (!bytes) throw new DomainError('not-found', `no trust metadata ${name.slice(0, 80)}`);
     return bytes;
@@ -79,6 +85,7 @@ export class TrustService implements OnModuleInit {
 
   /** Marks the version published and signs that it is, both or none. True when this call did. */
   async publish(modelVersionId: string, now: Date, actor: Actor): Promise<boolean> {
+    await this.root();
     const keys = await this.keys.all();
     const published = await this.repository.locked(async (tx) => {
       const entry = await tx.publish(modelVersionId, now);
@@ -119,6 +126,7 @@ export class TrustService implements OnModuleInit {
    * any more. Root keys that are here sign it too, so that a first offline root is handed over; keys that it does not name are removed.
    */
   async putRoot(bytes: Uint8Array, actor: Actor): Promise<RoleView[]> {
+    await this.root();
     const keys = await this.keys.all();
     const next = parsed(bytes);
     await this.repository.locked(async (tx) => {
@@ -138,6 +146,7 @@ export class TrustService implements OnModuleInit {
   /** New keys for a role, by this control plane alone; refused once the root keys are kept elsewhere. */
   async rotate(role: string, actor: Actor): Promise<RoleView[]> {
     if (!isRole(role)) throw new DomainError('invalid-argument', `no role ${role.slice(0, 40)}: ${ROLES.join(', ')}`);
+    await this.root();
     const fresh = await this.keys.make();
     const keys = await this.keys.all();
     let next: Root | undefined;
@@ -164,6 +173,10 @@ export class TrustService implements OnModuleInit {
   }
 
   // -- what happens by itself
+
+  private async renewAll(): Promise<void> {
+    for (const tenantId of await this.repository.tenants()) await inTenant(tenantId, () => this.renew());
+  }
 
   /** Makes the first root where there is none, and signs what is past half of its life. */
   private async renew(): Promise<void> {
@@ -248,8 +261,9 @@ export class TrustService implements OnModuleInit {
     this.cache.clear();
   }
 
+  /** A tenant that is new gets its first one when it is first asked for. */
   private async root(): Promise<Root> {
-    const file = await this.repository.file('root');
+    const file = (await this.repository.file('root')) ?? (await this.renew().then(() => this.repository.file('root')));
     if (!file) throw new DomainError('unavailable', 'there is no root of trust yet');
     return parseMetadata('root', file.bytes);
   }
@@ -258,9 +272,10 @@ export class TrustService implements OnModuleInit {
     const [, number, role] = /^(?:([1-9]\d{0,8})\.)?([a-z]+)\.json$/.exec(name) ?? [];
     if (role === undefined || !isRole(role)) return undefined;
     if (number === undefined ? ONLINE_ROLES.includes(role as OnlineRole) && role !== 'timestamp' : role === 'timestamp') return undefined;
+    await this.root();
     const file = await this.repository.file(role, number === undefined ? undefined : Number(number));
     if (this.cache.size >= CACHED_MAX) this.cache.clear();
-    this.cache.set(name, { bytes: file?.bytes, untilMs: performance.now() + CACHE_MS });
+    this.cache.set(cacheKey(name), { bytes: file?.bytes, untilMs: performance.now() + CACHE_MS });
     return file?.bytes;
   }
 }

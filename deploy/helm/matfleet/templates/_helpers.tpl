@@ -60,4 +60,11 @@ capabilities:
     secretKeyRef:
       name: {{ .Values.database.secret }}
       key: {{ .Values.database.key }}
+{{- with .Values.database.migrationKey }}
+- name: DATABASE_MIGRATION_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ $.Values.database.secret }}
+      key: {{ . }}
+{{- end }}
 {{- end -}}

@@ -18,6 +18,12 @@ export { Prisma }
 export * as $Enums from './enums.js'
 export * from './enums.js';
 /**
+ * Model Tenant
+ * An organisation: everything but replicas and leases belongs to one. Its rows are kept apart twice, by the service and by row-level security.
+ * A row takes its tenant from the scope that writes it (`matfleet.tenant`); in the system scope it must be named.
+ */
+export type Tenant = Prisma.TenantModel
+/**
  * Model ApiKey
  * A key of the REST and GraphQL API. Only the SHA-256 of the secret is kept.
  */
@@ -49,7 +55,7 @@ export type DeviceKey = Prisma.DeviceKeyModel
 export type Tombstone = Prisma.TombstoneModel
 /**
  * Model AuditRecord
- * Who changed what. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
+ * Who changed what, one chain a tenant. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
  */
 export type AuditRecord = Prisma.AuditRecordModel
 /**
@@ -84,7 +90,7 @@ export type LeaderLease = Prisma.LeaderLeaseModel
 export type ModelVersion = Prisma.ModelVersionModel
 /**
  * Model Chunk
- * A content-addressed file in the artifact store.
+ * A content-addressed file that manifests of the tenant name. The file is one for all tenants that have it.
  */
 export type Chunk = Prisma.ChunkModel
 /**

@@ -31,8 +31,8 @@ export * from "./enums.js"
  * const prisma = new PrismaClient({
  *   adapter: new PrismaPg({ connectionString: process.env.DATABASE_URL })
  * })
- * // Fetch zero or more ApiKeys
- * const apiKeys = await prisma.apiKey.findMany()
+ * // Fetch zero or more Tenants
+ * const tenants = await prisma.tenant.findMany()
  * ```
  * 
  * Read more in our [docs](https://pris.ly/d/client).
@@ -41,6 +41,12 @@ export const PrismaClient = $Class.getPrismaClientClass()
 export type PrismaClient<LogOpts extends Prisma.LogLevel = never, OmitOpts extends Prisma.PrismaClientOptions["omit"] = Prisma.PrismaClientOptions["omit"], ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = $Class.PrismaClient<LogOpts, OmitOpts, ExtArgs>
 export { Prisma }
 
+/**
+ * Model Tenant
+ * An organisation: everything but replicas and leases belongs to one. Its rows are kept apart twice, by the service and by row-level security.
+ * A row takes its tenant from the scope that writes it (`matfleet.tenant`); in the system scope it must be named.
+ */
+export type Tenant = Prisma.TenantModel
 /**
  * Model ApiKey
  * A key of the REST and GraphQL API. Only the SHA-256 of the secret is kept.
@@ -73,7 +79,7 @@ export type DeviceKey = Prisma.DeviceKeyModel
 export type Tombstone = Prisma.TombstoneModel
 /**
  * Model AuditRecord
- * Who changed what. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
+ * Who changed what, one chain a tenant. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
  */
 export type AuditRecord = Prisma.AuditRecordModel
 /**
@@ -108,7 +114,7 @@ export type LeaderLease = Prisma.LeaderLeaseModel
 export type ModelVersion = Prisma.ModelVersionModel
 /**
  * Model Chunk
- * A content-addressed file in the artifact store.
+ * A content-addressed file that manifests of the tenant name. The file is one for all tenants that have it.
  */
 export type Chunk = Prisma.ChunkModel
 /**

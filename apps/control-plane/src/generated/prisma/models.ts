@@ -8,6 +8,7 @@
  *
  * 🟢 You can import this file directly.
  */
+export type * from './models/Tenant.js'
 export type * from './models/ApiKey.js'
 export type * from './models/ConsoleSession.js'
 export type * from './models/JoinToken.js'

@@ -397,6 +397,7 @@ type FieldRefInputType<Model, FieldType> = Model extends never ? never : FieldRe
 
 
 export const ModelName = {
+  Tenant: 'Tenant',
   ApiKey: 'ApiKey',
   ConsoleSession: 'ConsoleSession',
   JoinToken: 'JoinToken',
@@ -432,10 +433,84 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "deviceEvent" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
+    modelProps: "tenant" | "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "deviceEvent" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
+    Tenant: {
+      payload: Prisma.$TenantPayload<ExtArgs>
+      fields: Prisma.TenantFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.TenantFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.TenantFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>
+        }
+        findFirst: {
+          args: Prisma.TenantFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.TenantFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>
+        }
+        findMany: {
+          args: Prisma.TenantFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>[]
+        }
+        create: {
+          args: Prisma.TenantCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>
+        }
+        createMany: {
+          args: Prisma.TenantCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.TenantCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>[]
+        }
+        delete: {
+          args: Prisma.TenantDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>
+        }
+        update: {
+          args: Prisma.TenantUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>
+        }
+        deleteMany: {
+          args: Prisma.TenantDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.TenantUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.TenantUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>[]
+        }
+        upsert: {
+          args: Prisma.TenantUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPayload>
+        }
+        aggregate: {
+          args: Prisma.TenantAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateTenant>
+        }
+        groupBy: {
+          args: Prisma.TenantGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.TenantCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantCountAggregateOutputType> | number
+        }
+      }
+    }
     ApiKey: {
       payload: Prisma.$ApiKeyPayload<ExtArgs>
       fields: Prisma.ApiKeyFieldRefs
@@ -1955,18 +2030,30 @@ export const TransactionIsolationLevel = runtime.makeStrictEnum({
 export type TransactionIsolationLevel = (typeof TransactionIsolationLevel)[keyof typeof TransactionIsolationLevel]
 
 
+export const TenantScalarFieldEnum = {
+  id: 'id',
+  name: 'name',
+  createdAt: 'createdAt'
+} as const
+
+export type TenantScalarFieldEnum = (typeof TenantScalarFieldEnum)[keyof typeof TenantScalarFieldEnum]
+
+
 export const ApiKeyScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   name: 'name',
   secretHash: 'secretHash',
   createdAt: 'createdAt',
-  revokedAt: 'revokedAt'
+  revokedAt: 'revokedAt',
+  installation: 'installation'
 } as const
 
 export type ApiKeyScalarFieldEnum = (typeof ApiKeyScalarFieldEnum)[keyof typeof ApiKeyScalarFieldEnum]
 
 
 export const ConsoleSessionScalarFieldEnum = {
+  tenantId: 'tenantId',
   secretHash: 'secretHash',
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
@@ -1977,6 +2064,7 @@ export type ConsoleSessionScalarFieldEnum = (typeof ConsoleSessionScalarFieldEnu
 
 
 export const JoinTokenScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   secretHash: 'secretHash',
   mode: 'mode',
@@ -1991,6 +2079,7 @@ export type JoinTokenScalarFieldEnum = (typeof JoinTokenScalarFieldEnum)[keyof t
 
 
 export const EnrolmentScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   publicKeyHash: 'publicKeyHash',
   name: 'name',
@@ -2003,6 +2092,7 @@ export type EnrolmentScalarFieldEnum = (typeof EnrolmentScalarFieldEnum)[keyof t
 
 
 export const DeviceKeyScalarFieldEnum = {
+  tenantId: 'tenantId',
   publicKeyHash: 'publicKeyHash',
   deviceId: 'deviceId',
   state: 'state',
@@ -2014,6 +2104,7 @@ export type DeviceKeyScalarFieldEnum = (typeof DeviceKeyScalarFieldEnum)[keyof t
 
 
 export const TombstoneScalarFieldEnum = {
+  tenantId: 'tenantId',
   deviceId: 'deviceId',
   name: 'name',
   reason: 'reason',
@@ -2026,6 +2117,7 @@ export type TombstoneScalarFieldEnum = (typeof TombstoneScalarFieldEnum)[keyof t
 
 
 export const AuditRecordScalarFieldEnum = {
+  tenantId: 'tenantId',
   sequence: 'sequence',
   at: 'at',
   actor: 'actor',
@@ -2041,6 +2133,7 @@ export type AuditRecordScalarFieldEnum = (typeof AuditRecordScalarFieldEnum)[key
 
 
 export const TrustMetadataScalarFieldEnum = {
+  tenantId: 'tenantId',
   role: 'role',
   version: 'version',
   bytes: 'bytes',
@@ -2051,6 +2144,7 @@ export type TrustMetadataScalarFieldEnum = (typeof TrustMetadataScalarFieldEnum)
 
 
 export const DeviceScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   name: 'name',
   publicKeyHash: 'publicKeyHash',
@@ -2081,6 +2175,7 @@ export type DeviceScalarFieldEnum = (typeof DeviceScalarFieldEnum)[keyof typeof 
 
 
 export const DeviceEventScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   deviceId: 'deviceId',
   at: 'at',
@@ -2113,6 +2208,7 @@ export type LeaderLeaseScalarFieldEnum = (typeof LeaderLeaseScalarFieldEnum)[key
 
 
 export const ModelVersionScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   name: 'name',
   manifest: 'manifest',
@@ -2124,15 +2220,18 @@ export type ModelVersionScalarFieldEnum = (typeof ModelVersionScalarFieldEnum)[k
 
 
 export const ChunkScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   bytes: 'bytes',
-  createdAt: 'createdAt'
+  createdAt: 'createdAt',
+  arrivedAt: 'arrivedAt'
 } as const
 
 export type ChunkScalarFieldEnum = (typeof ChunkScalarFieldEnum)[keyof typeof ChunkScalarFieldEnum]
 
 
 export const AssignmentScalarFieldEnum = {
+  tenantId: 'tenantId',
   deviceId: 'deviceId',
   generation: 'generation',
   modelVersionId: 'modelVersionId',
@@ -2149,6 +2248,7 @@ export type AssignmentScalarFieldEnum = (typeof AssignmentScalarFieldEnum)[keyof
 
 
 export const LatencyWindowScalarFieldEnum = {
+  tenantId: 'tenantId',
   deviceId: 'deviceId',
   windowStart: 'windowStart',
   modelVersionId: 'modelVersionId',
@@ -2164,6 +2264,7 @@ export type LatencyWindowScalarFieldEnum = (typeof LatencyWindowScalarFieldEnum)
 
 
 export const UpdateScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   modelVersionId: 'modelVersionId',
   state: 'state',
@@ -2177,6 +2278,7 @@ export type UpdateScalarFieldEnum = (typeof UpdateScalarFieldEnum)[keyof typeof 
 
 
 export const UpdateTargetScalarFieldEnum = {
+  tenantId: 'tenantId',
   updateId: 'updateId',
   deviceId: 'deviceId',
   state: 'state',
@@ -2189,6 +2291,7 @@ export type UpdateTargetScalarFieldEnum = (typeof UpdateTargetScalarFieldEnum)[k
 
 
 export const InferenceScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   state: 'state',
   request: 'request',
@@ -2207,6 +2310,7 @@ export type InferenceScalarFieldEnum = (typeof InferenceScalarFieldEnum)[keyof t
 
 
 export const InferenceAttemptScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   inferenceId: 'inferenceId',
   ordinal: 'ordinal',
@@ -2308,6 +2412,13 @@ export type ListDateTimeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaM
 
 
 /**
+ * Reference to a field of type 'Boolean'
+ */
+export type BooleanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Boolean'>
+    
+
+
+/**
  * Reference to a field of type 'Json'
  */
 export type JsonFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Json'>
@@ -2332,13 +2443,6 @@ export type IntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'In
  * Reference to a field of type 'Int[]'
  */
 export type ListIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Int[]'>
-    
-
-
-/**
- * Reference to a field of type 'Boolean'
- */
-export type BooleanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Boolean'>
     
 
 
@@ -2534,6 +2638,7 @@ export interface PrismaClientOptionsWithAdapter extends PrismaClientBaseOptions 
  */
 export type PrismaClientOptions = PrismaClientOptionsWithAccelerateUrl | PrismaClientOptionsWithAdapter
 export type GlobalOmitConfig = {
+  tenant?: Prisma.TenantOmit
   apiKey?: Prisma.ApiKeyOmit
   consoleSession?: Prisma.ConsoleSessionOmit
   joinToken?: Prisma.JoinTokenOmit

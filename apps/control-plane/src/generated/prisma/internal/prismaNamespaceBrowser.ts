@@ -51,6 +51,7 @@ export const AnyNull = runtime.AnyNull
 
 
 export const ModelName = {
+  Tenant: 'Tenant',
   ApiKey: 'ApiKey',
   ConsoleSession: 'ConsoleSession',
   JoinToken: 'JoinToken',
@@ -89,18 +90,30 @@ export const TransactionIsolationLevel = runtime.makeStrictEnum({
 export type TransactionIsolationLevel = (typeof TransactionIsolationLevel)[keyof typeof TransactionIsolationLevel]
 
 
+export const TenantScalarFieldEnum = {
+  id: 'id',
+  name: 'name',
+  createdAt: 'createdAt'
+} as const
+
+export type TenantScalarFieldEnum = (typeof TenantScalarFieldEnum)[keyof typeof TenantScalarFieldEnum]
+
+
 export const ApiKeyScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   name: 'name',
   secretHash: 'secretHash',
   createdAt: 'createdAt',
-  revokedAt: 'revokedAt'
+  revokedAt: 'revokedAt',
+  installation: 'installation'
 } as const
 
 export type ApiKeyScalarFieldEnum = (typeof ApiKeyScalarFieldEnum)[keyof typeof ApiKeyScalarFieldEnum]
 
 
 export const ConsoleSessionScalarFieldEnum = {
+  tenantId: 'tenantId',
   secretHash: 'secretHash',
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
@@ -111,6 +124,7 @@ export type ConsoleSessionScalarFieldEnum = (typeof ConsoleSessionScalarFieldEnu
 
 
 export const JoinTokenScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   secretHash: 'secretHash',
   mode: 'mode',
@@ -125,6 +139,7 @@ export type JoinTokenScalarFieldEnum = (typeof JoinTokenScalarFieldEnum)[keyof t
 
 
 export const EnrolmentScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   publicKeyHash: 'publicKeyHash',
   name: 'name',
@@ -137,6 +152,7 @@ export type EnrolmentScalarFieldEnum = (typeof EnrolmentScalarFieldEnum)[keyof t
 
 
 export const DeviceKeyScalarFieldEnum = {
+  tenantId: 'tenantId',
   publicKeyHash: 'publicKeyHash',
   deviceId: 'deviceId',
   state: 'state',
@@ -148,6 +164,7 @@ export type DeviceKeyScalarFieldEnum = (typeof DeviceKeyScalarFieldEnum)[keyof t
 
 
 export const TombstoneScalarFieldEnum = {
+  tenantId: 'tenantId',
   deviceId: 'deviceId',
   name: 'name',
   reason: 'reason',
@@ -160,6 +177,7 @@ export type TombstoneScalarFieldEnum = (typeof TombstoneScalarFieldEnum)[keyof t
 
 
 export const AuditRecordScalarFieldEnum = {
+  tenantId: 'tenantId',
   sequence: 'sequence',
   at: 'at',
   actor: 'actor',
@@ -175,6 +193,7 @@ export type AuditRecordScalarFieldEnum = (typeof AuditRecordScalarFieldEnum)[key
 
 
 export const TrustMetadataScalarFieldEnum = {
+  tenantId: 'tenantId',
   role: 'role',
   version: 'version',
   bytes: 'bytes',
@@ -185,6 +204,7 @@ export type TrustMetadataScalarFieldEnum = (typeof TrustMetadataScalarFieldEnum)
 
 
 export const DeviceScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   name: 'name',
   publicKeyHash: 'publicKeyHash',
@@ -215,6 +235,7 @@ export type DeviceScalarFieldEnum = (typeof DeviceScalarFieldEnum)[keyof typeof 
 
 
 export const DeviceEventScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   deviceId: 'deviceId',
   at: 'at',
@@ -247,6 +268,7 @@ export type LeaderLeaseScalarFieldEnum = (typeof LeaderLeaseScalarFieldEnum)[key
 
 
 export const ModelVersionScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   name: 'name',
   manifest: 'manifest',
@@ -258,15 +280,18 @@ export type ModelVersionScalarFieldEnum = (typeof ModelVersionScalarFieldEnum)[k
 
 
 export const ChunkScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   bytes: 'bytes',
-  createdAt: 'createdAt'
+  createdAt: 'createdAt',
+  arrivedAt: 'arrivedAt'
 } as const
 
 export type ChunkScalarFieldEnum = (typeof ChunkScalarFieldEnum)[keyof typeof ChunkScalarFieldEnum]
 
 
 export const AssignmentScalarFieldEnum = {
+  tenantId: 'tenantId',
   deviceId: 'deviceId',
   generation: 'generation',
   modelVersionId: 'modelVersionId',
@@ -283,6 +308,7 @@ export type AssignmentScalarFieldEnum = (typeof AssignmentScalarFieldEnum)[keyof
 
 
 export const LatencyWindowScalarFieldEnum = {
+  tenantId: 'tenantId',
   deviceId: 'deviceId',
   windowStart: 'windowStart',
   modelVersionId: 'modelVersionId',
@@ -298,6 +324,7 @@ export type LatencyWindowScalarFieldEnum = (typeof LatencyWindowScalarFieldEnum)
 
 
 export const UpdateScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   modelVersionId: 'modelVersionId',
   state: 'state',
@@ -311,6 +338,7 @@ export type UpdateScalarFieldEnum = (typeof UpdateScalarFieldEnum)[keyof typeof 
 
 
 export const UpdateTargetScalarFieldEnum = {
+  tenantId: 'tenantId',
   updateId: 'updateId',
   deviceId: 'deviceId',
   state: 'state',
@@ -323,6 +351,7 @@ export type UpdateTargetScalarFieldEnum = (typeof UpdateTargetScalarFieldEnum)[k
 
 
 export const InferenceScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   state: 'state',
   request: 'request',
@@ -341,6 +370,7 @@ export type InferenceScalarFieldEnum = (typeof InferenceScalarFieldEnum)[keyof t
 
 
 export const InferenceAttemptScalarFieldEnum = {
+  tenantId: 'tenantId',
   id: 'id',
   inferenceId: 'inferenceId',
   ordinal: 'ordinal',

@@ -25,53 +25,65 @@ export type AggregateApiKey = {
 }
 
 export type ApiKeyMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   name: string | null
   secretHash: string | null
   createdAt: Date | null
   revokedAt: Date | null
+  installation: boolean | null
 }
 
 export type ApiKeyMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   name: string | null
   secretHash: string | null
   createdAt: Date | null
   revokedAt: Date | null
+  installation: boolean | null
 }
 
 export type ApiKeyCountAggregateOutputType = {
+  tenantId: number
   id: number
   name: number
   secretHash: number
   createdAt: number
   revokedAt: number
+  installation: number
   _all: number
 }
 
 
 export type ApiKeyMinAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   secretHash?: true
   createdAt?: true
   revokedAt?: true
+  installation?: true
 }
 
 export type ApiKeyMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   secretHash?: true
   createdAt?: true
   revokedAt?: true
+  installation?: true
 }
 
 export type ApiKeyCountAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   secretHash?: true
   createdAt?: true
   revokedAt?: true
+  installation?: true
   _all?: true
 }
 
@@ -148,11 +160,13 @@ export type ApiKeyGroupByArgs<ExtArgs extends runtime.Types.Extensions.InternalA
 }
 
 export type ApiKeyGroupByOutputType = {
+  tenantId: string
   id: string
   name: string
   secretHash: string
   createdAt: Date
   revokedAt: Date | null
+  installation: boolean
   _count: ApiKeyCountAggregateOutputType | null
   _min: ApiKeyMinAggregateOutputType | null
   _max: ApiKeyMaxAggregateOutputType | null
@@ -177,41 +191,50 @@ export type ApiKeyWhereInput = {
   AND?: Prisma.ApiKeyWhereInput | Prisma.ApiKeyWhereInput[]
   OR?: Prisma.ApiKeyWhereInput[]
   NOT?: Prisma.ApiKeyWhereInput | Prisma.ApiKeyWhereInput[]
+  tenantId?: Prisma.StringFilter<"ApiKey"> | string
   id?: Prisma.StringFilter<"ApiKey"> | string
   name?: Prisma.StringFilter<"ApiKey"> | string
   secretHash?: Prisma.StringFilter<"ApiKey"> | string
   createdAt?: Prisma.DateTimeFilter<"ApiKey"> | Date | string
   revokedAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
+  installation?: Prisma.BoolFilter<"ApiKey"> | boolean
   sessions?: Prisma.ConsoleSessionListRelationFilter
 }
 
 export type ApiKeyOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  installation?: Prisma.SortOrder
   sessions?: Prisma.ConsoleSessionOrderByRelationAggregateInput
 }
 
 export type ApiKeyWhereUniqueInput = Prisma.AtLeast<{
   id?: string
   secretHash?: string
+  tenantId_id?: Prisma.ApiKeyTenantIdIdCompoundUniqueInput
   AND?: Prisma.ApiKeyWhereInput | Prisma.ApiKeyWhereInput[]
   OR?: Prisma.ApiKeyWhereInput[]
   NOT?: Prisma.ApiKeyWhereInput | Prisma.ApiKeyWhereInput[]
+  tenantId?: Prisma.StringFilter<"ApiKey"> | string
   name?: Prisma.StringFilter<"ApiKey"> | string
   createdAt?: Prisma.DateTimeFilter<"ApiKey"> | Date | string
   revokedAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
+  installation?: Prisma.BoolFilter<"ApiKey"> | boolean
   sessions?: Prisma.ConsoleSessionListRelationFilter
-}, "id" | "secretHash">
+}, "id" | "secretHash" | "tenantId_id">
 
 export type ApiKeyOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  installation?: Prisma.SortOrder
   _count?: Prisma.ApiKeyCountOrderByAggregateInput
   _max?: Prisma.ApiKeyMaxOrderByAggregateInput
   _min?: Prisma.ApiKeyMinOrderByAggregateInput
@@ -221,95 +244,122 @@ export type ApiKeyScalarWhereWithAggregatesInput = {
   AND?: Prisma.ApiKeyScalarWhereWithAggregatesInput | Prisma.ApiKeyScalarWhereWithAggregatesInput[]
   OR?: Prisma.ApiKeyScalarWhereWithAggregatesInput[]
   NOT?: Prisma.ApiKeyScalarWhereWithAggregatesInput | Prisma.ApiKeyScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"ApiKey"> | string
   id?: Prisma.StringWithAggregatesFilter<"ApiKey"> | string
   name?: Prisma.StringWithAggregatesFilter<"ApiKey"> | string
   secretHash?: Prisma.StringWithAggregatesFilter<"ApiKey"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"ApiKey"> | Date | string
   revokedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ApiKey"> | Date | string | null
+  installation?: Prisma.BoolWithAggregatesFilter<"ApiKey"> | boolean
 }
 
 export type ApiKeyCreateInput = {
+  tenantId?: string
   id: string
   name: string
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  installation?: boolean
   sessions?: Prisma.ConsoleSessionCreateNestedManyWithoutApiKeyInput
 }
 
 export type ApiKeyUncheckedCreateInput = {
+  tenantId?: string
   id: string
   name: string
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  installation?: boolean
   sessions?: Prisma.ConsoleSessionUncheckedCreateNestedManyWithoutApiKeyInput
 }
 
 export type ApiKeyUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
   sessions?: Prisma.ConsoleSessionUpdateManyWithoutApiKeyNestedInput
 }
 
 export type ApiKeyUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
   sessions?: Prisma.ConsoleSessionUncheckedUpdateManyWithoutApiKeyNestedInput
 }
 
 export type ApiKeyCreateManyInput = {
+  tenantId?: string
   id: string
   name: string
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  installation?: boolean
 }
 
 export type ApiKeyUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
 export type ApiKeyUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
+}
+
+export type ApiKeyTenantIdIdCompoundUniqueInput = {
+  tenantId: string
+  id: string
 }
 
 export type ApiKeyCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrder
+  installation?: Prisma.SortOrder
 }
 
 export type ApiKeyMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrder
+  installation?: Prisma.SortOrder
 }
 
 export type ApiKeyMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrder
+  installation?: Prisma.SortOrder
 }
 
 export type ApiKeyScalarRelationFilter = {
@@ -317,16 +367,12 @@ export type ApiKeyScalarRelationFilter = {
   isNot?: Prisma.ApiKeyWhereInput
 }
 
-export type StringFieldUpdateOperationsInput = {
-  set?: string
-}
-
-export type DateTimeFieldUpdateOperationsInput = {
-  set?: Date | string
-}
-
 export type NullableDateTimeFieldUpdateOperationsInput = {
   set?: Date | string | null
+}
+
+export type BoolFieldUpdateOperationsInput = {
+  set?: boolean
 }
 
 export type ApiKeyCreateNestedOneWithoutSessionsInput = {
@@ -344,19 +390,23 @@ export type ApiKeyUpdateOneRequiredWithoutSessionsNestedInput = {
 }
 
 export type ApiKeyCreateWithoutSessionsInput = {
+  tenantId?: string
   id: string
   name: string
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  installation?: boolean
 }
 
 export type ApiKeyUncheckedCreateWithoutSessionsInput = {
+  tenantId?: string
   id: string
   name: string
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  installation?: boolean
 }
 
 export type ApiKeyCreateOrConnectWithoutSessionsInput = {
@@ -376,19 +426,23 @@ export type ApiKeyUpdateToOneWithWhereWithoutSessionsInput = {
 }
 
 export type ApiKeyUpdateWithoutSessionsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
 export type ApiKeyUncheckedUpdateWithoutSessionsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
 
@@ -423,40 +477,48 @@ export type ApiKeyCountOutputTypeCountSessionsArgs<ExtArgs extends runtime.Types
 
 
 export type ApiKeySelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  installation?: boolean
   sessions?: boolean | Prisma.ApiKey$sessionsArgs<ExtArgs>
   _count?: boolean | Prisma.ApiKeyCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["apiKey"]>
 
 export type ApiKeySelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  installation?: boolean
 }, ExtArgs["result"]["apiKey"]>
 
 export type ApiKeySelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  installation?: boolean
 }, ExtArgs["result"]["apiKey"]>
 
 export type ApiKeySelectScalar = {
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  installation?: boolean
 }
 
-export type ApiKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "secretHash" | "createdAt" | "revokedAt", ExtArgs["result"]["apiKey"]>
+export type ApiKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "secretHash" | "createdAt" | "revokedAt" | "installation", ExtArgs["result"]["apiKey"]>
 export type ApiKeyInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   sessions?: boolean | Prisma.ApiKey$sessionsArgs<ExtArgs>
   _count?: boolean | Prisma.ApiKeyCountOutputTypeDefaultArgs<ExtArgs>
@@ -470,11 +532,16 @@ export type $ApiKeyPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     sessions: Prisma.$ConsoleSessionPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     name: string
     secretHash: string
     createdAt: Date
     revokedAt: Date | null
+    /**
+     * Of the whole installation: may make tenants and act in each.
+     */
+    installation: boolean
   }, ExtArgs["result"]["apiKey"]>
   composites: {}
 }
@@ -558,8 +625,8 @@ export interface ApiKeyDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    * // Get first 10 ApiKeys
    * const apiKeys = await prisma.apiKey.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const apiKeyWithIdOnly = await prisma.apiKey.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const apiKeyWithTenantIdOnly = await prisma.apiKey.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends ApiKeyFindManyArgs>(args?: Prisma.SelectSubset<T, ApiKeyFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ApiKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -603,9 +670,9 @@ export interface ApiKeyDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    *   ]
    * })
    * 
-   * // Create many ApiKeys and only return the `id`
-   * const apiKeyWithIdOnly = await prisma.apiKey.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many ApiKeys and only return the `tenantId`
+   * const apiKeyWithTenantIdOnly = await prisma.apiKey.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -694,9 +761,9 @@ export interface ApiKeyDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    *   ]
    * })
    * 
-   * // Update zero or more ApiKeys and only return the `id`
-   * const apiKeyWithIdOnly = await prisma.apiKey.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more ApiKeys and only return the `tenantId`
+   * const apiKeyWithTenantIdOnly = await prisma.apiKey.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -899,11 +966,13 @@ export interface Prisma__ApiKeyClient<T, Null = never, ExtArgs extends runtime.T
  * Fields of the ApiKey model
  */
 export interface ApiKeyFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"ApiKey", 'String'>
   readonly id: Prisma.FieldRef<"ApiKey", 'String'>
   readonly name: Prisma.FieldRef<"ApiKey", 'String'>
   readonly secretHash: Prisma.FieldRef<"ApiKey", 'String'>
   readonly createdAt: Prisma.FieldRef<"ApiKey", 'DateTime'>
   readonly revokedAt: Prisma.FieldRef<"ApiKey", 'DateTime'>
+  readonly installation: Prisma.FieldRef<"ApiKey", 'Boolean'>
 }
     
 

@@ -37,6 +37,7 @@ export type AssignmentSumAggregateOutputType = {
 }
 
 export type AssignmentMinAggregateOutputType = {
+  tenantId: string | null
   deviceId: string | null
   generation: bigint | null
   modelVersionId: string | null
@@ -49,6 +50,7 @@ export type AssignmentMinAggregateOutputType = {
 }
 
 export type AssignmentMaxAggregateOutputType = {
+  tenantId: string | null
   deviceId: string | null
   generation: bigint | null
   modelVersionId: string | null
@@ -61,6 +63,7 @@ export type AssignmentMaxAggregateOutputType = {
 }
 
 export type AssignmentCountAggregateOutputType = {
+  tenantId: number
   deviceId: number
   generation: number
   modelVersionId: number
@@ -86,6 +89,7 @@ export type AssignmentSumAggregateInputType = {
 }
 
 export type AssignmentMinAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   generation?: true
   modelVersionId?: true
@@ -98,6 +102,7 @@ export type AssignmentMinAggregateInputType = {
 }
 
 export type AssignmentMaxAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   generation?: true
   modelVersionId?: true
@@ -110,6 +115,7 @@ export type AssignmentMaxAggregateInputType = {
 }
 
 export type AssignmentCountAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   generation?: true
   modelVersionId?: true
@@ -210,6 +216,7 @@ export type AssignmentGroupByArgs<ExtArgs extends runtime.Types.Extensions.Inter
 }
 
 export type AssignmentGroupByOutputType = {
+  tenantId: string
   deviceId: string
   generation: bigint
   modelVersionId: string
@@ -246,6 +253,7 @@ export type AssignmentWhereInput = {
   AND?: Prisma.AssignmentWhereInput | Prisma.AssignmentWhereInput[]
   OR?: Prisma.AssignmentWhereInput[]
   NOT?: Prisma.AssignmentWhereInput | Prisma.AssignmentWhereInput[]
+  tenantId?: Prisma.StringFilter<"Assignment"> | string
   deviceId?: Prisma.StringFilter<"Assignment"> | string
   generation?: Prisma.BigIntFilter<"Assignment"> | bigint | number
   modelVersionId?: Prisma.StringFilter<"Assignment"> | string
@@ -261,6 +269,7 @@ export type AssignmentWhereInput = {
 }
 
 export type AssignmentOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   generation?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -280,6 +289,7 @@ export type AssignmentWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.AssignmentWhereInput | Prisma.AssignmentWhereInput[]
   OR?: Prisma.AssignmentWhereInput[]
   NOT?: Prisma.AssignmentWhereInput | Prisma.AssignmentWhereInput[]
+  tenantId?: Prisma.StringFilter<"Assignment"> | string
   deviceId?: Prisma.StringFilter<"Assignment"> | string
   generation?: Prisma.BigIntFilter<"Assignment"> | bigint | number
   modelVersionId?: Prisma.StringFilter<"Assignment"> | string
@@ -295,6 +305,7 @@ export type AssignmentWhereUniqueInput = Prisma.AtLeast<{
 }, "deviceId_generation">
 
 export type AssignmentOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   generation?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -316,6 +327,7 @@ export type AssignmentScalarWhereWithAggregatesInput = {
   AND?: Prisma.AssignmentScalarWhereWithAggregatesInput | Prisma.AssignmentScalarWhereWithAggregatesInput[]
   OR?: Prisma.AssignmentScalarWhereWithAggregatesInput[]
   NOT?: Prisma.AssignmentScalarWhereWithAggregatesInput | Prisma.AssignmentScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Assignment"> | string
   deviceId?: Prisma.StringWithAggregatesFilter<"Assignment"> | string
   generation?: Prisma.BigIntWithAggregatesFilter<"Assignment"> | bigint | number
   modelVersionId?: Prisma.StringWithAggregatesFilter<"Assignment"> | string
@@ -342,6 +354,7 @@ export type AssignmentCreateInput = {
 }
 
 export type AssignmentUncheckedCreateInput = {
+  tenantId?: string
   deviceId: string
   generation: bigint | number
   modelVersionId: string
@@ -368,6 +381,7 @@ export type AssignmentUpdateInput = {
 }
 
 export type AssignmentUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   generation?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
@@ -381,6 +395,7 @@ export type AssignmentUncheckedUpdateInput = {
 }
 
 export type AssignmentCreateManyInput = {
+  tenantId?: string
   deviceId: string
   generation: bigint | number
   modelVersionId: string
@@ -405,6 +420,7 @@ export type AssignmentUpdateManyMutationInput = {
 }
 
 export type AssignmentUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   generation?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
@@ -433,6 +449,7 @@ export type AssignmentDeviceIdGenerationCompoundUniqueInput = {
 }
 
 export type AssignmentCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   generation?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -451,6 +468,7 @@ export type AssignmentAvgOrderByAggregateInput = {
 }
 
 export type AssignmentMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   generation?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -463,6 +481,7 @@ export type AssignmentMaxOrderByAggregateInput = {
 }
 
 export type AssignmentMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   generation?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -617,6 +636,7 @@ export type AssignmentScalarWhereInput = {
   AND?: Prisma.AssignmentScalarWhereInput | Prisma.AssignmentScalarWhereInput[]
   OR?: Prisma.AssignmentScalarWhereInput[]
   NOT?: Prisma.AssignmentScalarWhereInput | Prisma.AssignmentScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"Assignment"> | string
   deviceId?: Prisma.StringFilter<"Assignment"> | string
   generation?: Prisma.BigIntFilter<"Assignment"> | bigint | number
   modelVersionId?: Prisma.StringFilter<"Assignment"> | string
@@ -778,6 +798,7 @@ export type AssignmentUncheckedUpdateManyWithoutModelVersionInput = {
 
 
 export type AssignmentSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   generation?: boolean
   modelVersionId?: boolean
@@ -793,6 +814,7 @@ export type AssignmentSelect<ExtArgs extends runtime.Types.Extensions.InternalAr
 }, ExtArgs["result"]["assignment"]>
 
 export type AssignmentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   generation?: boolean
   modelVersionId?: boolean
@@ -808,6 +830,7 @@ export type AssignmentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ex
 }, ExtArgs["result"]["assignment"]>
 
 export type AssignmentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   generation?: boolean
   modelVersionId?: boolean
@@ -823,6 +846,7 @@ export type AssignmentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ex
 }, ExtArgs["result"]["assignment"]>
 
 export type AssignmentSelectScalar = {
+  tenantId?: boolean
   deviceId?: boolean
   generation?: boolean
   modelVersionId?: boolean
@@ -835,7 +859,7 @@ export type AssignmentSelectScalar = {
   createdAt?: boolean
 }
 
-export type AssignmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"deviceId" | "generation" | "modelVersionId" | "sliceId" | "contextTokens" | "reason" | "explanation" | "updateId" | "traceParent" | "createdAt", ExtArgs["result"]["assignment"]>
+export type AssignmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "deviceId" | "generation" | "modelVersionId" | "sliceId" | "contextTokens" | "reason" | "explanation" | "updateId" | "traceParent" | "createdAt", ExtArgs["result"]["assignment"]>
 export type AssignmentInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
@@ -856,6 +880,7 @@ export type $AssignmentPayload<ExtArgs extends runtime.Types.Extensions.Internal
     modelVersion: Prisma.$ModelVersionPayload<ExtArgs>
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     deviceId: string
     generation: bigint
     modelVersionId: string
@@ -955,8 +980,8 @@ export interface AssignmentDelegate<ExtArgs extends runtime.Types.Extensions.Int
    * // Get first 10 Assignments
    * const assignments = await prisma.assignment.findMany({ take: 10 })
    * 
-   * // Only select the `deviceId`
-   * const assignmentWithDeviceIdOnly = await prisma.assignment.findMany({ select: { deviceId: true } })
+   * // Only select the `tenantId`
+   * const assignmentWithTenantIdOnly = await prisma.assignment.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends AssignmentFindManyArgs>(args?: Prisma.SelectSubset<T, AssignmentFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$AssignmentPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -1000,9 +1025,9 @@ export interface AssignmentDelegate<ExtArgs extends runtime.Types.Extensions.Int
    *   ]
    * })
    * 
-   * // Create many Assignments and only return the `deviceId`
-   * const assignmentWithDeviceIdOnly = await prisma.assignment.createManyAndReturn({
-   *   select: { deviceId: true },
+   * // Create many Assignments and only return the `tenantId`
+   * const assignmentWithTenantIdOnly = await prisma.assignment.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -1091,9 +1116,9 @@ export interface AssignmentDelegate<ExtArgs extends runtime.Types.Extensions.Int
    *   ]
    * })
    * 
-   * // Update zero or more Assignments and only return the `deviceId`
-   * const assignmentWithDeviceIdOnly = await prisma.assignment.updateManyAndReturn({
-   *   select: { deviceId: true },
+   * // Update zero or more Assignments and only return the `tenantId`
+   * const assignmentWithTenantIdOnly = await prisma.assignment.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1297,6 +1322,7 @@ export interface Prisma__AssignmentClient<T, Null = never, ExtArgs extends runti
  * Fields of the Assignment model
  */
 export interface AssignmentFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Assignment", 'String'>
   readonly deviceId: Prisma.FieldRef<"Assignment", 'String'>
   readonly generation: Prisma.FieldRef<"Assignment", 'BigInt'>
   readonly modelVersionId: Prisma.FieldRef<"Assignment", 'String'>

@@ -14,7 +14,7 @@ import type * as Prisma from "../internal/prismaNamespace.js"
 
 /**
  * Model AuditRecord
- * Who changed what. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
+ * Who changed what, one chain a tenant. Append-only: a trigger refuses everything else. Each record holds the hash of the one before.
  */
 export type AuditRecordModel = runtime.Types.Result.DefaultSelection<Prisma.$AuditRecordPayload>
 
@@ -35,6 +35,7 @@ export type AuditRecordSumAggregateOutputType = {
 }
 
 export type AuditRecordMinAggregateOutputType = {
+  tenantId: string | null
   sequence: bigint | null
   at: Date | null
   actor: string | null
@@ -45,6 +46,7 @@ export type AuditRecordMinAggregateOutputType = {
 }
 
 export type AuditRecordMaxAggregateOutputType = {
+  tenantId: string | null
   sequence: bigint | null
   at: Date | null
   actor: string | null
@@ -55,6 +57,7 @@ export type AuditRecordMaxAggregateOutputType = {
 }
 
 export type AuditRecordCountAggregateOutputType = {
+  tenantId: number
   sequence: number
   at: number
   actor: number
@@ -77,6 +80,7 @@ export type AuditRecordSumAggregateInputType = {
 }
 
 export type AuditRecordMinAggregateInputType = {
+  tenantId?: true
   sequence?: true
   at?: true
   actor?: true
@@ -87,6 +91,7 @@ export type AuditRecordMinAggregateInputType = {
 }
 
 export type AuditRecordMaxAggregateInputType = {
+  tenantId?: true
   sequence?: true
   at?: true
   actor?: true
@@ -97,6 +102,7 @@ export type AuditRecordMaxAggregateInputType = {
 }
 
 export type AuditRecordCountAggregateInputType = {
+  tenantId?: true
   sequence?: true
   at?: true
   actor?: true
@@ -196,6 +202,7 @@ export type AuditRecordGroupByArgs<ExtArgs extends runtime.Types.Extensions.Inte
 }
 
 export type AuditRecordGroupByOutputType = {
+  tenantId: string
   sequence: bigint
   at: Date
   actor: string
@@ -231,6 +238,7 @@ export type AuditRecordWhereInput = {
   AND?: Prisma.AuditRecordWhereInput | Prisma.AuditRecordWhereInput[]
   OR?: Prisma.AuditRecordWhereInput[]
   NOT?: Prisma.AuditRecordWhereInput | Prisma.AuditRecordWhereInput[]
+  tenantId?: Prisma.StringFilter<"AuditRecord"> | string
   sequence?: Prisma.BigIntFilter<"AuditRecord"> | bigint | number
   at?: Prisma.DateTimeFilter<"AuditRecord"> | Date | string
   actor?: Prisma.StringFilter<"AuditRecord"> | string
@@ -243,6 +251,7 @@ export type AuditRecordWhereInput = {
 }
 
 export type AuditRecordOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   sequence?: Prisma.SortOrder
   at?: Prisma.SortOrder
   actor?: Prisma.SortOrder
@@ -255,10 +264,12 @@ export type AuditRecordOrderByWithRelationInput = {
 }
 
 export type AuditRecordWhereUniqueInput = Prisma.AtLeast<{
-  sequence?: bigint | number
+  tenantId_sequence?: Prisma.AuditRecordTenantIdSequenceCompoundUniqueInput
   AND?: Prisma.AuditRecordWhereInput | Prisma.AuditRecordWhereInput[]
   OR?: Prisma.AuditRecordWhereInput[]
   NOT?: Prisma.AuditRecordWhereInput | Prisma.AuditRecordWhereInput[]
+  tenantId?: Prisma.StringFilter<"AuditRecord"> | string
+  sequence?: Prisma.BigIntFilter<"AuditRecord"> | bigint | number
   at?: Prisma.DateTimeFilter<"AuditRecord"> | Date | string
   actor?: Prisma.StringFilter<"AuditRecord"> | string
   action?: Prisma.StringFilter<"AuditRecord"> | string
@@ -267,9 +278,10 @@ export type AuditRecordWhereUniqueInput = Prisma.AtLeast<{
   after?: Prisma.JsonNullableFilter<"AuditRecord">
   previous?: Prisma.StringFilter<"AuditRecord"> | string
   hash?: Prisma.StringFilter<"AuditRecord"> | string
-}, "sequence">
+}, "tenantId_sequence">
 
 export type AuditRecordOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   sequence?: Prisma.SortOrder
   at?: Prisma.SortOrder
   actor?: Prisma.SortOrder
@@ -290,6 +302,7 @@ export type AuditRecordScalarWhereWithAggregatesInput = {
   AND?: Prisma.AuditRecordScalarWhereWithAggregatesInput | Prisma.AuditRecordScalarWhereWithAggregatesInput[]
   OR?: Prisma.AuditRecordScalarWhereWithAggregatesInput[]
   NOT?: Prisma.AuditRecordScalarWhereWithAggregatesInput | Prisma.AuditRecordScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"AuditRecord"> | string
   sequence?: Prisma.BigIntWithAggregatesFilter<"AuditRecord"> | bigint | number
   at?: Prisma.DateTimeWithAggregatesFilter<"AuditRecord"> | Date | string
   actor?: Prisma.StringWithAggregatesFilter<"AuditRecord"> | string
@@ -302,6 +315,7 @@ export type AuditRecordScalarWhereWithAggregatesInput = {
 }
 
 export type AuditRecordCreateInput = {
+  tenantId?: string
   sequence: bigint | number
   at: Date | string
   actor: string
@@ -314,6 +328,7 @@ export type AuditRecordCreateInput = {
 }
 
 export type AuditRecordUncheckedCreateInput = {
+  tenantId?: string
   sequence: bigint | number
   at: Date | string
   actor: string
@@ -326,6 +341,7 @@ export type AuditRecordUncheckedCreateInput = {
 }
 
 export type AuditRecordUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   sequence?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   actor?: Prisma.StringFieldUpdateOperationsInput | string
@@ -338,6 +354,7 @@ export type AuditRecordUpdateInput = {
 }
 
 export type AuditRecordUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   sequence?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   actor?: Prisma.StringFieldUpdateOperationsInput | string
@@ -350,6 +367,7 @@ export type AuditRecordUncheckedUpdateInput = {
 }
 
 export type AuditRecordCreateManyInput = {
+  tenantId?: string
   sequence: bigint | number
   at: Date | string
   actor: string
@@ -362,6 +380,7 @@ export type AuditRecordCreateManyInput = {
 }
 
 export type AuditRecordUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   sequence?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   actor?: Prisma.StringFieldUpdateOperationsInput | string
@@ -374,6 +393,7 @@ export type AuditRecordUpdateManyMutationInput = {
 }
 
 export type AuditRecordUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   sequence?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   actor?: Prisma.StringFieldUpdateOperationsInput | string
@@ -385,7 +405,13 @@ export type AuditRecordUncheckedUpdateManyInput = {
   hash?: Prisma.StringFieldUpdateOperationsInput | string
 }
 
+export type AuditRecordTenantIdSequenceCompoundUniqueInput = {
+  tenantId: string
+  sequence: bigint | number
+}
+
 export type AuditRecordCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   sequence?: Prisma.SortOrder
   at?: Prisma.SortOrder
   actor?: Prisma.SortOrder
@@ -402,6 +428,7 @@ export type AuditRecordAvgOrderByAggregateInput = {
 }
 
 export type AuditRecordMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   sequence?: Prisma.SortOrder
   at?: Prisma.SortOrder
   actor?: Prisma.SortOrder
@@ -412,6 +439,7 @@ export type AuditRecordMaxOrderByAggregateInput = {
 }
 
 export type AuditRecordMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   sequence?: Prisma.SortOrder
   at?: Prisma.SortOrder
   actor?: Prisma.SortOrder
@@ -436,6 +464,7 @@ export type BigIntFieldUpdateOperationsInput = {
 
 
 export type AuditRecordSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   sequence?: boolean
   at?: boolean
   actor?: boolean
@@ -448,6 +477,7 @@ export type AuditRecordSelect<ExtArgs extends runtime.Types.Extensions.InternalA
 }, ExtArgs["result"]["auditRecord"]>
 
 export type AuditRecordSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   sequence?: boolean
   at?: boolean
   actor?: boolean
@@ -460,6 +490,7 @@ export type AuditRecordSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
 }, ExtArgs["result"]["auditRecord"]>
 
 export type AuditRecordSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   sequence?: boolean
   at?: boolean
   actor?: boolean
@@ -472,6 +503,7 @@ export type AuditRecordSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
 }, ExtArgs["result"]["auditRecord"]>
 
 export type AuditRecordSelectScalar = {
+  tenantId?: boolean
   sequence?: boolean
   at?: boolean
   actor?: boolean
@@ -483,14 +515,15 @@ export type AuditRecordSelectScalar = {
   hash?: boolean
 }
 
-export type AuditRecordOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"sequence" | "at" | "actor" | "action" | "subject" | "before" | "after" | "previous" | "hash", ExtArgs["result"]["auditRecord"]>
+export type AuditRecordOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "sequence" | "at" | "actor" | "action" | "subject" | "before" | "after" | "previous" | "hash", ExtArgs["result"]["auditRecord"]>
 
 export type $AuditRecordPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "AuditRecord"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     /**
-     * From 1, without gaps.
+     * From 1 in each tenant, without gaps.
      */
     sequence: bigint
     at: Date
@@ -584,8 +617,8 @@ export interface AuditRecordDelegate<ExtArgs extends runtime.Types.Extensions.In
    * // Get first 10 AuditRecords
    * const auditRecords = await prisma.auditRecord.findMany({ take: 10 })
    * 
-   * // Only select the `sequence`
-   * const auditRecordWithSequenceOnly = await prisma.auditRecord.findMany({ select: { sequence: true } })
+   * // Only select the `tenantId`
+   * const auditRecordWithTenantIdOnly = await prisma.auditRecord.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends AuditRecordFindManyArgs>(args?: Prisma.SelectSubset<T, AuditRecordFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$AuditRecordPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -629,9 +662,9 @@ export interface AuditRecordDelegate<ExtArgs extends runtime.Types.Extensions.In
    *   ]
    * })
    * 
-   * // Create many AuditRecords and only return the `sequence`
-   * const auditRecordWithSequenceOnly = await prisma.auditRecord.createManyAndReturn({
-   *   select: { sequence: true },
+   * // Create many AuditRecords and only return the `tenantId`
+   * const auditRecordWithTenantIdOnly = await prisma.auditRecord.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -720,9 +753,9 @@ export interface AuditRecordDelegate<ExtArgs extends runtime.Types.Extensions.In
    *   ]
    * })
    * 
-   * // Update zero or more AuditRecords and only return the `sequence`
-   * const auditRecordWithSequenceOnly = await prisma.auditRecord.updateManyAndReturn({
-   *   select: { sequence: true },
+   * // Update zero or more AuditRecords and only return the `tenantId`
+   * const auditRecordWithTenantIdOnly = await prisma.auditRecord.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -924,6 +957,7 @@ export interface Prisma__AuditRecordClient<T, Null = never, ExtArgs extends runt
  * Fields of the AuditRecord model
  */
 export interface AuditRecordFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"AuditRecord", 'String'>
   readonly sequence: Prisma.FieldRef<"AuditRecord", 'BigInt'>
   readonly at: Prisma.FieldRef<"AuditRecord", 'DateTime'>
   readonly actor: Prisma.FieldRef<"AuditRecord", 'String'>

@@ -14,7 +14,7 @@ import type * as Prisma from "../internal/prismaNamespace.js"
 
 /**
  * Model Chunk
- * A content-addressed file in the artifact store.
+ * A content-addressed file that manifests of the tenant name. The file is one for all tenants that have it.
  */
 export type ChunkModel = runtime.Types.Result.DefaultSelection<Prisma.$ChunkPayload>
 
@@ -35,21 +35,27 @@ export type ChunkSumAggregateOutputType = {
 }
 
 export type ChunkMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   bytes: bigint | null
   createdAt: Date | null
+  arrivedAt: Date | null
 }
 
 export type ChunkMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   bytes: bigint | null
   createdAt: Date | null
+  arrivedAt: Date | null
 }
 
 export type ChunkCountAggregateOutputType = {
+  tenantId: number
   id: number
   bytes: number
   createdAt: number
+  arrivedAt: number
   _all: number
 }
 
@@ -63,21 +69,27 @@ export type ChunkSumAggregateInputType = {
 }
 
 export type ChunkMinAggregateInputType = {
+  tenantId?: true
   id?: true
   bytes?: true
   createdAt?: true
+  arrivedAt?: true
 }
 
 export type ChunkMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   bytes?: true
   createdAt?: true
+  arrivedAt?: true
 }
 
 export type ChunkCountAggregateInputType = {
+  tenantId?: true
   id?: true
   bytes?: true
   createdAt?: true
+  arrivedAt?: true
   _all?: true
 }
 
@@ -168,9 +180,11 @@ export type ChunkGroupByArgs<ExtArgs extends runtime.Types.Extensions.InternalAr
 }
 
 export type ChunkGroupByOutputType = {
+  tenantId: string
   id: string
   bytes: bigint
   createdAt: Date
+  arrivedAt: Date | null
   _count: ChunkCountAggregateOutputType | null
   _avg: ChunkAvgAggregateOutputType | null
   _sum: ChunkSumAggregateOutputType | null
@@ -197,30 +211,39 @@ export type ChunkWhereInput = {
   AND?: Prisma.ChunkWhereInput | Prisma.ChunkWhereInput[]
   OR?: Prisma.ChunkWhereInput[]
   NOT?: Prisma.ChunkWhereInput | Prisma.ChunkWhereInput[]
+  tenantId?: Prisma.StringFilter<"Chunk"> | string
   id?: Prisma.StringFilter<"Chunk"> | string
   bytes?: Prisma.BigIntFilter<"Chunk"> | bigint | number
   createdAt?: Prisma.DateTimeFilter<"Chunk"> | Date | string
+  arrivedAt?: Prisma.DateTimeNullableFilter<"Chunk"> | Date | string | null
 }
 
 export type ChunkOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  arrivedAt?: Prisma.SortOrderInput | Prisma.SortOrder
 }
 
 export type ChunkWhereUniqueInput = Prisma.AtLeast<{
-  id?: string
+  tenantId_id?: Prisma.ChunkTenantIdIdCompoundUniqueInput
   AND?: Prisma.ChunkWhereInput | Prisma.ChunkWhereInput[]
   OR?: Prisma.ChunkWhereInput[]
   NOT?: Prisma.ChunkWhereInput | Prisma.ChunkWhereInput[]
+  tenantId?: Prisma.StringFilter<"Chunk"> | string
+  id?: Prisma.StringFilter<"Chunk"> | string
   bytes?: Prisma.BigIntFilter<"Chunk"> | bigint | number
   createdAt?: Prisma.DateTimeFilter<"Chunk"> | Date | string
-}, "id">
+  arrivedAt?: Prisma.DateTimeNullableFilter<"Chunk"> | Date | string | null
+}, "tenantId_id">
 
 export type ChunkOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  arrivedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.ChunkCountOrderByAggregateInput
   _avg?: Prisma.ChunkAvgOrderByAggregateInput
   _max?: Prisma.ChunkMaxOrderByAggregateInput
@@ -232,57 +255,80 @@ export type ChunkScalarWhereWithAggregatesInput = {
   AND?: Prisma.ChunkScalarWhereWithAggregatesInput | Prisma.ChunkScalarWhereWithAggregatesInput[]
   OR?: Prisma.ChunkScalarWhereWithAggregatesInput[]
   NOT?: Prisma.ChunkScalarWhereWithAggregatesInput | Prisma.ChunkScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Chunk"> | string
   id?: Prisma.StringWithAggregatesFilter<"Chunk"> | string
   bytes?: Prisma.BigIntWithAggregatesFilter<"Chunk"> | bigint | number
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Chunk"> | Date | string
+  arrivedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Chunk"> | Date | string | null
 }
 
 export type ChunkCreateInput = {
+  tenantId?: string
   id: string
   bytes: bigint | number
   createdAt?: Date | string
+  arrivedAt?: Date | string | null
 }
 
 export type ChunkUncheckedCreateInput = {
+  tenantId?: string
   id: string
   bytes: bigint | number
   createdAt?: Date | string
+  arrivedAt?: Date | string | null
 }
 
 export type ChunkUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   bytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  arrivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type ChunkUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   bytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  arrivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type ChunkCreateManyInput = {
+  tenantId?: string
   id: string
   bytes: bigint | number
   createdAt?: Date | string
+  arrivedAt?: Date | string | null
 }
 
 export type ChunkUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   bytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  arrivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type ChunkUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   bytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  arrivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+}
+
+export type ChunkTenantIdIdCompoundUniqueInput = {
+  tenantId: string
+  id: string
 }
 
 export type ChunkCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  arrivedAt?: Prisma.SortOrder
 }
 
 export type ChunkAvgOrderByAggregateInput = {
@@ -290,15 +336,19 @@ export type ChunkAvgOrderByAggregateInput = {
 }
 
 export type ChunkMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  arrivedAt?: Prisma.SortOrder
 }
 
 export type ChunkMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  arrivedAt?: Prisma.SortOrder
 }
 
 export type ChunkSumOrderByAggregateInput = {
@@ -308,38 +358,51 @@ export type ChunkSumOrderByAggregateInput = {
 
 
 export type ChunkSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   bytes?: boolean
   createdAt?: boolean
+  arrivedAt?: boolean
 }, ExtArgs["result"]["chunk"]>
 
 export type ChunkSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   bytes?: boolean
   createdAt?: boolean
+  arrivedAt?: boolean
 }, ExtArgs["result"]["chunk"]>
 
 export type ChunkSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   bytes?: boolean
   createdAt?: boolean
+  arrivedAt?: boolean
 }, ExtArgs["result"]["chunk"]>
 
 export type ChunkSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   bytes?: boolean
   createdAt?: boolean
+  arrivedAt?: boolean
 }
 
-export type ChunkOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "bytes" | "createdAt", ExtArgs["result"]["chunk"]>
+export type ChunkOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "bytes" | "createdAt" | "arrivedAt", ExtArgs["result"]["chunk"]>
 
 export type $ChunkPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "Chunk"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     bytes: bigint
     createdAt: Date
+    /**
+     * When the tenant itself sent these bytes: one that only knows their hash must not get them.
+     */
+    arrivedAt: Date | null
   }, ExtArgs["result"]["chunk"]>
   composites: {}
 }
@@ -423,8 +486,8 @@ export interface ChunkDelegate<ExtArgs extends runtime.Types.Extensions.Internal
    * // Get first 10 Chunks
    * const chunks = await prisma.chunk.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const chunkWithIdOnly = await prisma.chunk.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const chunkWithTenantIdOnly = await prisma.chunk.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends ChunkFindManyArgs>(args?: Prisma.SelectSubset<T, ChunkFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ChunkPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -468,9 +531,9 @@ export interface ChunkDelegate<ExtArgs extends runtime.Types.Extensions.Internal
    *   ]
    * })
    * 
-   * // Create many Chunks and only return the `id`
-   * const chunkWithIdOnly = await prisma.chunk.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many Chunks and only return the `tenantId`
+   * const chunkWithTenantIdOnly = await prisma.chunk.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -559,9 +622,9 @@ export interface ChunkDelegate<ExtArgs extends runtime.Types.Extensions.Internal
    *   ]
    * })
    * 
-   * // Update zero or more Chunks and only return the `id`
-   * const chunkWithIdOnly = await prisma.chunk.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more Chunks and only return the `tenantId`
+   * const chunkWithTenantIdOnly = await prisma.chunk.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -763,9 +826,11 @@ export interface Prisma__ChunkClient<T, Null = never, ExtArgs extends runtime.Ty
  * Fields of the Chunk model
  */
 export interface ChunkFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Chunk", 'String'>
   readonly id: Prisma.FieldRef<"Chunk", 'String'>
   readonly bytes: Prisma.FieldRef<"Chunk", 'BigInt'>
   readonly createdAt: Prisma.FieldRef<"Chunk", 'DateTime'>
+  readonly arrivedAt: Prisma.FieldRef<"Chunk", 'DateTime'>
 }
     
 

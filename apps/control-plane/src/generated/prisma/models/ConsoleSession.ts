@@ -25,6 +25,7 @@ export type AggregateConsoleSession = {
 }
 
 export type ConsoleSessionMinAggregateOutputType = {
+  tenantId: string | null
   secretHash: string | null
   apiKeyId: string | null
   createdAt: Date | null
@@ -32,6 +33,7 @@ export type ConsoleSessionMinAggregateOutputType = {
 }
 
 export type ConsoleSessionMaxAggregateOutputType = {
+  tenantId: string | null
   secretHash: string | null
   apiKeyId: string | null
   createdAt: Date | null
@@ -39,6 +41,7 @@ export type ConsoleSessionMaxAggregateOutputType = {
 }
 
 export type ConsoleSessionCountAggregateOutputType = {
+  tenantId: number
   secretHash: number
   apiKeyId: number
   createdAt: number
@@ -48,6 +51,7 @@ export type ConsoleSessionCountAggregateOutputType = {
 
 
 export type ConsoleSessionMinAggregateInputType = {
+  tenantId?: true
   secretHash?: true
   apiKeyId?: true
   createdAt?: true
@@ -55,6 +59,7 @@ export type ConsoleSessionMinAggregateInputType = {
 }
 
 export type ConsoleSessionMaxAggregateInputType = {
+  tenantId?: true
   secretHash?: true
   apiKeyId?: true
   createdAt?: true
@@ -62,6 +67,7 @@ export type ConsoleSessionMaxAggregateInputType = {
 }
 
 export type ConsoleSessionCountAggregateInputType = {
+  tenantId?: true
   secretHash?: true
   apiKeyId?: true
   createdAt?: true
@@ -142,6 +148,7 @@ export type ConsoleSessionGroupByArgs<ExtArgs extends runtime.Types.Extensions.I
 }
 
 export type ConsoleSessionGroupByOutputType = {
+  tenantId: string
   secretHash: string
   apiKeyId: string
   createdAt: Date
@@ -170,6 +177,7 @@ export type ConsoleSessionWhereInput = {
   AND?: Prisma.ConsoleSessionWhereInput | Prisma.ConsoleSessionWhereInput[]
   OR?: Prisma.ConsoleSessionWhereInput[]
   NOT?: Prisma.ConsoleSessionWhereInput | Prisma.ConsoleSessionWhereInput[]
+  tenantId?: Prisma.StringFilter<"ConsoleSession"> | string
   secretHash?: Prisma.StringFilter<"ConsoleSession"> | string
   apiKeyId?: Prisma.StringFilter<"ConsoleSession"> | string
   createdAt?: Prisma.DateTimeFilter<"ConsoleSession"> | Date | string
@@ -178,6 +186,7 @@ export type ConsoleSessionWhereInput = {
 }
 
 export type ConsoleSessionOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -190,6 +199,7 @@ export type ConsoleSessionWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.ConsoleSessionWhereInput | Prisma.ConsoleSessionWhereInput[]
   OR?: Prisma.ConsoleSessionWhereInput[]
   NOT?: Prisma.ConsoleSessionWhereInput | Prisma.ConsoleSessionWhereInput[]
+  tenantId?: Prisma.StringFilter<"ConsoleSession"> | string
   apiKeyId?: Prisma.StringFilter<"ConsoleSession"> | string
   createdAt?: Prisma.DateTimeFilter<"ConsoleSession"> | Date | string
   expiresAt?: Prisma.DateTimeFilter<"ConsoleSession"> | Date | string
@@ -197,6 +207,7 @@ export type ConsoleSessionWhereUniqueInput = Prisma.AtLeast<{
 }, "secretHash">
 
 export type ConsoleSessionOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -210,6 +221,7 @@ export type ConsoleSessionScalarWhereWithAggregatesInput = {
   AND?: Prisma.ConsoleSessionScalarWhereWithAggregatesInput | Prisma.ConsoleSessionScalarWhereWithAggregatesInput[]
   OR?: Prisma.ConsoleSessionScalarWhereWithAggregatesInput[]
   NOT?: Prisma.ConsoleSessionScalarWhereWithAggregatesInput | Prisma.ConsoleSessionScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"ConsoleSession"> | string
   secretHash?: Prisma.StringWithAggregatesFilter<"ConsoleSession"> | string
   apiKeyId?: Prisma.StringWithAggregatesFilter<"ConsoleSession"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"ConsoleSession"> | Date | string
@@ -224,6 +236,7 @@ export type ConsoleSessionCreateInput = {
 }
 
 export type ConsoleSessionUncheckedCreateInput = {
+  tenantId?: string
   secretHash: string
   apiKeyId: string
   createdAt?: Date | string
@@ -238,6 +251,7 @@ export type ConsoleSessionUpdateInput = {
 }
 
 export type ConsoleSessionUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   apiKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -245,6 +259,7 @@ export type ConsoleSessionUncheckedUpdateInput = {
 }
 
 export type ConsoleSessionCreateManyInput = {
+  tenantId?: string
   secretHash: string
   apiKeyId: string
   createdAt?: Date | string
@@ -258,6 +273,7 @@ export type ConsoleSessionUpdateManyMutationInput = {
 }
 
 export type ConsoleSessionUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   apiKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -275,6 +291,7 @@ export type ConsoleSessionOrderByRelationAggregateInput = {
 }
 
 export type ConsoleSessionCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -282,6 +299,7 @@ export type ConsoleSessionCountOrderByAggregateInput = {
 }
 
 export type ConsoleSessionMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -289,6 +307,7 @@ export type ConsoleSessionMaxOrderByAggregateInput = {
 }
 
 export type ConsoleSessionMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -379,6 +398,7 @@ export type ConsoleSessionScalarWhereInput = {
   AND?: Prisma.ConsoleSessionScalarWhereInput | Prisma.ConsoleSessionScalarWhereInput[]
   OR?: Prisma.ConsoleSessionScalarWhereInput[]
   NOT?: Prisma.ConsoleSessionScalarWhereInput | Prisma.ConsoleSessionScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"ConsoleSession"> | string
   secretHash?: Prisma.StringFilter<"ConsoleSession"> | string
   apiKeyId?: Prisma.StringFilter<"ConsoleSession"> | string
   createdAt?: Prisma.DateTimeFilter<"ConsoleSession"> | Date | string
@@ -412,6 +432,7 @@ export type ConsoleSessionUncheckedUpdateManyWithoutApiKeyInput = {
 
 
 export type ConsoleSessionSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   secretHash?: boolean
   apiKeyId?: boolean
   createdAt?: boolean
@@ -420,6 +441,7 @@ export type ConsoleSessionSelect<ExtArgs extends runtime.Types.Extensions.Intern
 }, ExtArgs["result"]["consoleSession"]>
 
 export type ConsoleSessionSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   secretHash?: boolean
   apiKeyId?: boolean
   createdAt?: boolean
@@ -428,6 +450,7 @@ export type ConsoleSessionSelectCreateManyAndReturn<ExtArgs extends runtime.Type
 }, ExtArgs["result"]["consoleSession"]>
 
 export type ConsoleSessionSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   secretHash?: boolean
   apiKeyId?: boolean
   createdAt?: boolean
@@ -436,13 +459,14 @@ export type ConsoleSessionSelectUpdateManyAndReturn<ExtArgs extends runtime.Type
 }, ExtArgs["result"]["consoleSession"]>
 
 export type ConsoleSessionSelectScalar = {
+  tenantId?: boolean
   secretHash?: boolean
   apiKeyId?: boolean
   createdAt?: boolean
   expiresAt?: boolean
 }
 
-export type ConsoleSessionOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"secretHash" | "apiKeyId" | "createdAt" | "expiresAt", ExtArgs["result"]["consoleSession"]>
+export type ConsoleSessionOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "secretHash" | "apiKeyId" | "createdAt" | "expiresAt", ExtArgs["result"]["consoleSession"]>
 export type ConsoleSessionInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   apiKey?: boolean | Prisma.ApiKeyDefaultArgs<ExtArgs>
 }
@@ -459,6 +483,7 @@ export type $ConsoleSessionPayload<ExtArgs extends runtime.Types.Extensions.Inte
     apiKey: Prisma.$ApiKeyPayload<ExtArgs>
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     secretHash: string
     apiKeyId: string
     createdAt: Date
@@ -546,8 +571,8 @@ export interface ConsoleSessionDelegate<ExtArgs extends runtime.Types.Extensions
    * // Get first 10 ConsoleSessions
    * const consoleSessions = await prisma.consoleSession.findMany({ take: 10 })
    * 
-   * // Only select the `secretHash`
-   * const consoleSessionWithSecretHashOnly = await prisma.consoleSession.findMany({ select: { secretHash: true } })
+   * // Only select the `tenantId`
+   * const consoleSessionWithTenantIdOnly = await prisma.consoleSession.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends ConsoleSessionFindManyArgs>(args?: Prisma.SelectSubset<T, ConsoleSessionFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ConsoleSessionPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -591,9 +616,9 @@ export interface ConsoleSessionDelegate<ExtArgs extends runtime.Types.Extensions
    *   ]
    * })
    * 
-   * // Create many ConsoleSessions and only return the `secretHash`
-   * const consoleSessionWithSecretHashOnly = await prisma.consoleSession.createManyAndReturn({
-   *   select: { secretHash: true },
+   * // Create many ConsoleSessions and only return the `tenantId`
+   * const consoleSessionWithTenantIdOnly = await prisma.consoleSession.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -682,9 +707,9 @@ export interface ConsoleSessionDelegate<ExtArgs extends runtime.Types.Extensions
    *   ]
    * })
    * 
-   * // Update zero or more ConsoleSessions and only return the `secretHash`
-   * const consoleSessionWithSecretHashOnly = await prisma.consoleSession.updateManyAndReturn({
-   *   select: { secretHash: true },
+   * // Update zero or more ConsoleSessions and only return the `tenantId`
+   * const consoleSessionWithTenantIdOnly = await prisma.consoleSession.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -887,6 +912,7 @@ export interface Prisma__ConsoleSessionClient<T, Null = never, ExtArgs extends r
  * Fields of the ConsoleSession model
  */
 export interface ConsoleSessionFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"ConsoleSession", 'String'>
   readonly secretHash: Prisma.FieldRef<"ConsoleSession", 'String'>
   readonly apiKeyId: Prisma.FieldRef<"ConsoleSession", 'String'>
   readonly createdAt: Prisma.FieldRef<"ConsoleSession", 'DateTime'>

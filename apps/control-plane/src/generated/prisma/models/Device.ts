@@ -43,6 +43,7 @@ export type DeviceSumAggregateOutputType = {
 }
 
 export type DeviceMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   name: string | null
   publicKeyHash: string | null
@@ -65,6 +66,7 @@ export type DeviceMinAggregateOutputType = {
 }
 
 export type DeviceMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   name: string | null
   publicKeyHash: string | null
@@ -87,6 +89,7 @@ export type DeviceMaxAggregateOutputType = {
 }
 
 export type DeviceCountAggregateOutputType = {
+  tenantId: number
   id: number
   name: number
   publicKeyHash: number
@@ -132,6 +135,7 @@ export type DeviceSumAggregateInputType = {
 }
 
 export type DeviceMinAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   publicKeyHash?: true
@@ -154,6 +158,7 @@ export type DeviceMinAggregateInputType = {
 }
 
 export type DeviceMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   publicKeyHash?: true
@@ -176,6 +181,7 @@ export type DeviceMaxAggregateInputType = {
 }
 
 export type DeviceCountAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   publicKeyHash?: true
@@ -290,6 +296,7 @@ export type DeviceGroupByArgs<ExtArgs extends runtime.Types.Extensions.InternalA
 }
 
 export type DeviceGroupByOutputType = {
+  tenantId: string
   id: string
   name: string
   publicKeyHash: string
@@ -340,6 +347,7 @@ export type DeviceWhereInput = {
   AND?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
   OR?: Prisma.DeviceWhereInput[]
   NOT?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
+  tenantId?: Prisma.StringFilter<"Device"> | string
   id?: Prisma.StringFilter<"Device"> | string
   name?: Prisma.StringFilter<"Device"> | string
   publicKeyHash?: Prisma.StringFilter<"Device"> | string
@@ -372,6 +380,7 @@ export type DeviceWhereInput = {
 }
 
 export type DeviceOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
@@ -405,11 +414,14 @@ export type DeviceOrderByWithRelationInput = {
 
 export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   id?: string
-  name?: string
   publicKeyHash?: string
+  tenantId_id?: Prisma.DeviceTenantIdIdCompoundUniqueInput
+  tenantId_name?: Prisma.DeviceTenantIdNameCompoundUniqueInput
   AND?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
   OR?: Prisma.DeviceWhereInput[]
   NOT?: Prisma.DeviceWhereInput | Prisma.DeviceWhereInput[]
+  tenantId?: Prisma.StringFilter<"Device"> | string
+  name?: Prisma.StringFilter<"Device"> | string
   standing?: Prisma.StringFilter<"Device"> | string
   standingReason?: Prisma.StringNullableFilter<"Device"> | string | null
   standingAt?: Prisma.DateTimeFilter<"Device"> | Date | string
@@ -436,9 +448,10 @@ export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   targets?: Prisma.UpdateTargetListRelationFilter
   attempts?: Prisma.InferenceAttemptListRelationFilter
   latency?: Prisma.LatencyWindowListRelationFilter
-}, "id" | "name" | "publicKeyHash">
+}, "id" | "publicKeyHash" | "tenantId_id" | "tenantId_name">
 
 export type DeviceOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
@@ -474,6 +487,7 @@ export type DeviceScalarWhereWithAggregatesInput = {
   AND?: Prisma.DeviceScalarWhereWithAggregatesInput | Prisma.DeviceScalarWhereWithAggregatesInput[]
   OR?: Prisma.DeviceScalarWhereWithAggregatesInput[]
   NOT?: Prisma.DeviceScalarWhereWithAggregatesInput | Prisma.DeviceScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Device"> | string
   id?: Prisma.StringWithAggregatesFilter<"Device"> | string
   name?: Prisma.StringWithAggregatesFilter<"Device"> | string
   publicKeyHash?: Prisma.StringWithAggregatesFilter<"Device"> | string
@@ -532,6 +546,7 @@ export type DeviceCreateInput = {
 }
 
 export type DeviceUncheckedCreateInput = {
+  tenantId?: string
   id: string
   name: string
   publicKeyHash: string
@@ -594,6 +609,7 @@ export type DeviceUpdateInput = {
 }
 
 export type DeviceUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
@@ -625,6 +641,7 @@ export type DeviceUncheckedUpdateInput = {
 }
 
 export type DeviceCreateManyInput = {
+  tenantId?: string
   id: string
   name: string
   publicKeyHash: string
@@ -678,6 +695,7 @@ export type DeviceUpdateManyMutationInput = {
 }
 
 export type DeviceUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
@@ -704,7 +722,18 @@ export type DeviceUncheckedUpdateManyInput = {
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
 }
 
+export type DeviceTenantIdIdCompoundUniqueInput = {
+  tenantId: string
+  id: string
+}
+
+export type DeviceTenantIdNameCompoundUniqueInput = {
+  tenantId: string
+  name: string
+}
+
 export type DeviceCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
@@ -740,6 +769,7 @@ export type DeviceAvgOrderByAggregateInput = {
 }
 
 export type DeviceMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
@@ -762,6 +792,7 @@ export type DeviceMaxOrderByAggregateInput = {
 }
 
 export type DeviceMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
@@ -1006,6 +1037,7 @@ export type DeviceScalarWhereInput = {
   AND?: Prisma.DeviceScalarWhereInput | Prisma.DeviceScalarWhereInput[]
   OR?: Prisma.DeviceScalarWhereInput[]
   NOT?: Prisma.DeviceScalarWhereInput | Prisma.DeviceScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"Device"> | string
   id?: Prisma.StringFilter<"Device"> | string
   name?: Prisma.StringFilter<"Device"> | string
   publicKeyHash?: Prisma.StringFilter<"Device"> | string
@@ -1063,6 +1095,7 @@ export type DeviceCreateWithoutAssignmentsInput = {
 }
 
 export type DeviceUncheckedCreateWithoutAssignmentsInput = {
+  tenantId?: string
   id: string
   name: string
   publicKeyHash: string
@@ -1139,6 +1172,7 @@ export type DeviceUpdateWithoutAssignmentsInput = {
 }
 
 export type DeviceUncheckedUpdateWithoutAssignmentsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1199,6 +1233,7 @@ export type DeviceCreateWithoutLatencyInput = {
 }
 
 export type DeviceUncheckedCreateWithoutLatencyInput = {
+  tenantId?: string
   id: string
   name: string
   publicKeyHash: string
@@ -1275,6 +1310,7 @@ export type DeviceUpdateWithoutLatencyInput = {
 }
 
 export type DeviceUncheckedUpdateWithoutLatencyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1335,6 +1371,7 @@ export type DeviceCreateWithoutTargetsInput = {
 }
 
 export type DeviceUncheckedCreateWithoutTargetsInput = {
+  tenantId?: string
   id: string
   name: string
   publicKeyHash: string
@@ -1411,6 +1448,7 @@ export type DeviceUpdateWithoutTargetsInput = {
 }
 
 export type DeviceUncheckedUpdateWithoutTargetsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1471,6 +1509,7 @@ export type DeviceCreateWithoutAttemptsInput = {
 }
 
 export type DeviceUncheckedCreateWithoutAttemptsInput = {
+  tenantId?: string
   id: string
   name: string
   publicKeyHash: string
@@ -1547,6 +1586,7 @@ export type DeviceUpdateWithoutAttemptsInput = {
 }
 
 export type DeviceUncheckedUpdateWithoutAttemptsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1747,6 +1787,7 @@ export type DeviceCountOutputTypeCountLatencyArgs<ExtArgs extends runtime.Types.
 
 
 export type DeviceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
@@ -1780,6 +1821,7 @@ export type DeviceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
 }, ExtArgs["result"]["device"]>
 
 export type DeviceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
@@ -1808,6 +1850,7 @@ export type DeviceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
 }, ExtArgs["result"]["device"]>
 
 export type DeviceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
@@ -1836,6 +1879,7 @@ export type DeviceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
 }, ExtArgs["result"]["device"]>
 
 export type DeviceSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   publicKeyHash?: boolean
@@ -1862,7 +1906,7 @@ export type DeviceSelectScalar = {
   latencyCorrection?: boolean
 }
 
-export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "publicKeyHash" | "standing" | "standingReason" | "standingAt" | "boots" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "activation" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
+export type DeviceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "publicKeyHash" | "standing" | "standingReason" | "standingAt" | "boots" | "createdAt" | "labels" | "epoch" | "replicaId" | "bootId" | "agentVersion" | "capabilities" | "lastSeenAt" | "modelVersionId" | "generation" | "observed" | "phase" | "phaseError" | "activation" | "fetchedBytes" | "totalBytes" | "latencyCorrection", ExtArgs["result"]["device"]>
 export type DeviceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.Device$modelVersionArgs<ExtArgs>
   assignments?: boolean | Prisma.Device$assignmentsArgs<ExtArgs>
@@ -1888,6 +1932,7 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     latency: Prisma.$LatencyWindowPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     name: string
     /**
@@ -2025,8 +2070,8 @@ export interface DeviceDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    * // Get first 10 Devices
    * const devices = await prisma.device.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const deviceWithIdOnly = await prisma.device.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const deviceWithTenantIdOnly = await prisma.device.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends DeviceFindManyArgs>(args?: Prisma.SelectSubset<T, DeviceFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$DevicePayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -2070,9 +2115,9 @@ export interface DeviceDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    *   ]
    * })
    * 
-   * // Create many Devices and only return the `id`
-   * const deviceWithIdOnly = await prisma.device.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many Devices and only return the `tenantId`
+   * const deviceWithTenantIdOnly = await prisma.device.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -2161,9 +2206,9 @@ export interface DeviceDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    *   ]
    * })
    * 
-   * // Update zero or more Devices and only return the `id`
-   * const deviceWithIdOnly = await prisma.device.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more Devices and only return the `tenantId`
+   * const deviceWithTenantIdOnly = await prisma.device.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -2370,6 +2415,7 @@ export interface Prisma__DeviceClient<T, Null = never, ExtArgs extends runtime.T
  * Fields of the Device model
  */
 export interface DeviceFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Device", 'String'>
   readonly id: Prisma.FieldRef<"Device", 'String'>
   readonly name: Prisma.FieldRef<"Device", 'String'>
   readonly publicKeyHash: Prisma.FieldRef<"Device", 'String'>

@@ -35,6 +35,7 @@ export type DeviceEventSumAggregateOutputType = {
 }
 
 export type DeviceEventMinAggregateOutputType = {
+  tenantId: string | null
   id: bigint | null
   deviceId: string | null
   at: Date | null
@@ -42,6 +43,7 @@ export type DeviceEventMinAggregateOutputType = {
 }
 
 export type DeviceEventMaxAggregateOutputType = {
+  tenantId: string | null
   id: bigint | null
   deviceId: string | null
   at: Date | null
@@ -49,6 +51,7 @@ export type DeviceEventMaxAggregateOutputType = {
 }
 
 export type DeviceEventCountAggregateOutputType = {
+  tenantId: number
   id: number
   deviceId: number
   at: number
@@ -67,6 +70,7 @@ export type DeviceEventSumAggregateInputType = {
 }
 
 export type DeviceEventMinAggregateInputType = {
+  tenantId?: true
   id?: true
   deviceId?: true
   at?: true
@@ -74,6 +78,7 @@ export type DeviceEventMinAggregateInputType = {
 }
 
 export type DeviceEventMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   deviceId?: true
   at?: true
@@ -81,6 +86,7 @@ export type DeviceEventMaxAggregateInputType = {
 }
 
 export type DeviceEventCountAggregateInputType = {
+  tenantId?: true
   id?: true
   deviceId?: true
   at?: true
@@ -176,6 +182,7 @@ export type DeviceEventGroupByArgs<ExtArgs extends runtime.Types.Extensions.Inte
 }
 
 export type DeviceEventGroupByOutputType = {
+  tenantId: string
   id: bigint
   deviceId: string
   at: Date
@@ -207,6 +214,7 @@ export type DeviceEventWhereInput = {
   AND?: Prisma.DeviceEventWhereInput | Prisma.DeviceEventWhereInput[]
   OR?: Prisma.DeviceEventWhereInput[]
   NOT?: Prisma.DeviceEventWhereInput | Prisma.DeviceEventWhereInput[]
+  tenantId?: Prisma.StringFilter<"DeviceEvent"> | string
   id?: Prisma.BigIntFilter<"DeviceEvent"> | bigint | number
   deviceId?: Prisma.StringFilter<"DeviceEvent"> | string
   at?: Prisma.DateTimeFilter<"DeviceEvent"> | Date | string
@@ -215,6 +223,7 @@ export type DeviceEventWhereInput = {
 }
 
 export type DeviceEventOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   at?: Prisma.SortOrder
@@ -227,6 +236,7 @@ export type DeviceEventWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.DeviceEventWhereInput | Prisma.DeviceEventWhereInput[]
   OR?: Prisma.DeviceEventWhereInput[]
   NOT?: Prisma.DeviceEventWhereInput | Prisma.DeviceEventWhereInput[]
+  tenantId?: Prisma.StringFilter<"DeviceEvent"> | string
   deviceId?: Prisma.StringFilter<"DeviceEvent"> | string
   at?: Prisma.DateTimeFilter<"DeviceEvent"> | Date | string
   kind?: Prisma.StringFilter<"DeviceEvent"> | string
@@ -234,6 +244,7 @@ export type DeviceEventWhereUniqueInput = Prisma.AtLeast<{
 }, "id">
 
 export type DeviceEventOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   at?: Prisma.SortOrder
@@ -250,6 +261,7 @@ export type DeviceEventScalarWhereWithAggregatesInput = {
   AND?: Prisma.DeviceEventScalarWhereWithAggregatesInput | Prisma.DeviceEventScalarWhereWithAggregatesInput[]
   OR?: Prisma.DeviceEventScalarWhereWithAggregatesInput[]
   NOT?: Prisma.DeviceEventScalarWhereWithAggregatesInput | Prisma.DeviceEventScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"DeviceEvent"> | string
   id?: Prisma.BigIntWithAggregatesFilter<"DeviceEvent"> | bigint | number
   deviceId?: Prisma.StringWithAggregatesFilter<"DeviceEvent"> | string
   at?: Prisma.DateTimeWithAggregatesFilter<"DeviceEvent"> | Date | string
@@ -258,6 +270,7 @@ export type DeviceEventScalarWhereWithAggregatesInput = {
 }
 
 export type DeviceEventCreateInput = {
+  tenantId?: string
   id?: bigint | number
   deviceId: string
   at: Date | string
@@ -266,6 +279,7 @@ export type DeviceEventCreateInput = {
 }
 
 export type DeviceEventUncheckedCreateInput = {
+  tenantId?: string
   id?: bigint | number
   deviceId: string
   at: Date | string
@@ -274,6 +288,7 @@ export type DeviceEventUncheckedCreateInput = {
 }
 
 export type DeviceEventUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -282,6 +297,7 @@ export type DeviceEventUpdateInput = {
 }
 
 export type DeviceEventUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -290,6 +306,7 @@ export type DeviceEventUncheckedUpdateInput = {
 }
 
 export type DeviceEventCreateManyInput = {
+  tenantId?: string
   id?: bigint | number
   deviceId: string
   at: Date | string
@@ -298,6 +315,7 @@ export type DeviceEventCreateManyInput = {
 }
 
 export type DeviceEventUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -306,6 +324,7 @@ export type DeviceEventUpdateManyMutationInput = {
 }
 
 export type DeviceEventUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   at?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -314,6 +333,7 @@ export type DeviceEventUncheckedUpdateManyInput = {
 }
 
 export type DeviceEventCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   at?: Prisma.SortOrder
@@ -326,6 +346,7 @@ export type DeviceEventAvgOrderByAggregateInput = {
 }
 
 export type DeviceEventMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   at?: Prisma.SortOrder
@@ -333,6 +354,7 @@ export type DeviceEventMaxOrderByAggregateInput = {
 }
 
 export type DeviceEventMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   at?: Prisma.SortOrder
@@ -346,6 +368,7 @@ export type DeviceEventSumOrderByAggregateInput = {
 
 
 export type DeviceEventSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   deviceId?: boolean
   at?: boolean
@@ -354,6 +377,7 @@ export type DeviceEventSelect<ExtArgs extends runtime.Types.Extensions.InternalA
 }, ExtArgs["result"]["deviceEvent"]>
 
 export type DeviceEventSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   deviceId?: boolean
   at?: boolean
@@ -362,6 +386,7 @@ export type DeviceEventSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
 }, ExtArgs["result"]["deviceEvent"]>
 
 export type DeviceEventSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   deviceId?: boolean
   at?: boolean
@@ -370,6 +395,7 @@ export type DeviceEventSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
 }, ExtArgs["result"]["deviceEvent"]>
 
 export type DeviceEventSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   deviceId?: boolean
   at?: boolean
@@ -377,12 +403,13 @@ export type DeviceEventSelectScalar = {
   detail?: boolean
 }
 
-export type DeviceEventOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "deviceId" | "at" | "kind" | "detail", ExtArgs["result"]["deviceEvent"]>
+export type DeviceEventOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "deviceId" | "at" | "kind" | "detail", ExtArgs["result"]["deviceEvent"]>
 
 export type $DeviceEventPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "DeviceEvent"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: bigint
     deviceId: string
     at: Date
@@ -471,8 +498,8 @@ export interface DeviceEventDelegate<ExtArgs extends runtime.Types.Extensions.In
    * // Get first 10 DeviceEvents
    * const deviceEvents = await prisma.deviceEvent.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const deviceEventWithIdOnly = await prisma.deviceEvent.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const deviceEventWithTenantIdOnly = await prisma.deviceEvent.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends DeviceEventFindManyArgs>(args?: Prisma.SelectSubset<T, DeviceEventFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$DeviceEventPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -516,9 +543,9 @@ export interface DeviceEventDelegate<ExtArgs extends runtime.Types.Extensions.In
    *   ]
    * })
    * 
-   * // Create many DeviceEvents and only return the `id`
-   * const deviceEventWithIdOnly = await prisma.deviceEvent.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many DeviceEvents and only return the `tenantId`
+   * const deviceEventWithTenantIdOnly = await prisma.deviceEvent.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -607,9 +634,9 @@ export interface DeviceEventDelegate<ExtArgs extends runtime.Types.Extensions.In
    *   ]
    * })
    * 
-   * // Update zero or more DeviceEvents and only return the `id`
-   * const deviceEventWithIdOnly = await prisma.deviceEvent.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more DeviceEvents and only return the `tenantId`
+   * const deviceEventWithTenantIdOnly = await prisma.deviceEvent.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -811,6 +838,7 @@ export interface Prisma__DeviceEventClient<T, Null = never, ExtArgs extends runt
  * Fields of the DeviceEvent model
  */
 export interface DeviceEventFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"DeviceEvent", 'String'>
   readonly id: Prisma.FieldRef<"DeviceEvent", 'BigInt'>
   readonly deviceId: Prisma.FieldRef<"DeviceEvent", 'String'>
   readonly at: Prisma.FieldRef<"DeviceEvent", 'DateTime'>

@@ -25,6 +25,7 @@ export type AggregateDeviceKey = {
 }
 
 export type DeviceKeyMinAggregateOutputType = {
+  tenantId: string | null
   publicKeyHash: string | null
   deviceId: string | null
   state: string | null
@@ -33,6 +34,7 @@ export type DeviceKeyMinAggregateOutputType = {
 }
 
 export type DeviceKeyMaxAggregateOutputType = {
+  tenantId: string | null
   publicKeyHash: string | null
   deviceId: string | null
   state: string | null
@@ -41,6 +43,7 @@ export type DeviceKeyMaxAggregateOutputType = {
 }
 
 export type DeviceKeyCountAggregateOutputType = {
+  tenantId: number
   publicKeyHash: number
   deviceId: number
   state: number
@@ -51,6 +54,7 @@ export type DeviceKeyCountAggregateOutputType = {
 
 
 export type DeviceKeyMinAggregateInputType = {
+  tenantId?: true
   publicKeyHash?: true
   deviceId?: true
   state?: true
@@ -59,6 +63,7 @@ export type DeviceKeyMinAggregateInputType = {
 }
 
 export type DeviceKeyMaxAggregateInputType = {
+  tenantId?: true
   publicKeyHash?: true
   deviceId?: true
   state?: true
@@ -67,6 +72,7 @@ export type DeviceKeyMaxAggregateInputType = {
 }
 
 export type DeviceKeyCountAggregateInputType = {
+  tenantId?: true
   publicKeyHash?: true
   deviceId?: true
   state?: true
@@ -148,6 +154,7 @@ export type DeviceKeyGroupByArgs<ExtArgs extends runtime.Types.Extensions.Intern
 }
 
 export type DeviceKeyGroupByOutputType = {
+  tenantId: string
   publicKeyHash: string
   deviceId: string
   state: string
@@ -177,6 +184,7 @@ export type DeviceKeyWhereInput = {
   AND?: Prisma.DeviceKeyWhereInput | Prisma.DeviceKeyWhereInput[]
   OR?: Prisma.DeviceKeyWhereInput[]
   NOT?: Prisma.DeviceKeyWhereInput | Prisma.DeviceKeyWhereInput[]
+  tenantId?: Prisma.StringFilter<"DeviceKey"> | string
   publicKeyHash?: Prisma.StringFilter<"DeviceKey"> | string
   deviceId?: Prisma.StringFilter<"DeviceKey"> | string
   state?: Prisma.StringFilter<"DeviceKey"> | string
@@ -185,6 +193,7 @@ export type DeviceKeyWhereInput = {
 }
 
 export type DeviceKeyOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -197,6 +206,7 @@ export type DeviceKeyWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.DeviceKeyWhereInput | Prisma.DeviceKeyWhereInput[]
   OR?: Prisma.DeviceKeyWhereInput[]
   NOT?: Prisma.DeviceKeyWhereInput | Prisma.DeviceKeyWhereInput[]
+  tenantId?: Prisma.StringFilter<"DeviceKey"> | string
   deviceId?: Prisma.StringFilter<"DeviceKey"> | string
   state?: Prisma.StringFilter<"DeviceKey"> | string
   createdAt?: Prisma.DateTimeFilter<"DeviceKey"> | Date | string
@@ -204,6 +214,7 @@ export type DeviceKeyWhereUniqueInput = Prisma.AtLeast<{
 }, "publicKeyHash">
 
 export type DeviceKeyOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -218,6 +229,7 @@ export type DeviceKeyScalarWhereWithAggregatesInput = {
   AND?: Prisma.DeviceKeyScalarWhereWithAggregatesInput | Prisma.DeviceKeyScalarWhereWithAggregatesInput[]
   OR?: Prisma.DeviceKeyScalarWhereWithAggregatesInput[]
   NOT?: Prisma.DeviceKeyScalarWhereWithAggregatesInput | Prisma.DeviceKeyScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"DeviceKey"> | string
   publicKeyHash?: Prisma.StringWithAggregatesFilter<"DeviceKey"> | string
   deviceId?: Prisma.StringWithAggregatesFilter<"DeviceKey"> | string
   state?: Prisma.StringWithAggregatesFilter<"DeviceKey"> | string
@@ -226,6 +238,7 @@ export type DeviceKeyScalarWhereWithAggregatesInput = {
 }
 
 export type DeviceKeyCreateInput = {
+  tenantId?: string
   publicKeyHash: string
   deviceId: string
   state: string
@@ -234,6 +247,7 @@ export type DeviceKeyCreateInput = {
 }
 
 export type DeviceKeyUncheckedCreateInput = {
+  tenantId?: string
   publicKeyHash: string
   deviceId: string
   state: string
@@ -242,6 +256,7 @@ export type DeviceKeyUncheckedCreateInput = {
 }
 
 export type DeviceKeyUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -250,6 +265,7 @@ export type DeviceKeyUpdateInput = {
 }
 
 export type DeviceKeyUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -258,6 +274,7 @@ export type DeviceKeyUncheckedUpdateInput = {
 }
 
 export type DeviceKeyCreateManyInput = {
+  tenantId?: string
   publicKeyHash: string
   deviceId: string
   state: string
@@ -266,6 +283,7 @@ export type DeviceKeyCreateManyInput = {
 }
 
 export type DeviceKeyUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -274,6 +292,7 @@ export type DeviceKeyUpdateManyMutationInput = {
 }
 
 export type DeviceKeyUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -282,6 +301,7 @@ export type DeviceKeyUncheckedUpdateManyInput = {
 }
 
 export type DeviceKeyCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -290,6 +310,7 @@ export type DeviceKeyCountOrderByAggregateInput = {
 }
 
 export type DeviceKeyMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -298,6 +319,7 @@ export type DeviceKeyMaxOrderByAggregateInput = {
 }
 
 export type DeviceKeyMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -308,6 +330,7 @@ export type DeviceKeyMinOrderByAggregateInput = {
 
 
 export type DeviceKeySelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   publicKeyHash?: boolean
   deviceId?: boolean
   state?: boolean
@@ -316,6 +339,7 @@ export type DeviceKeySelect<ExtArgs extends runtime.Types.Extensions.InternalArg
 }, ExtArgs["result"]["deviceKey"]>
 
 export type DeviceKeySelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   publicKeyHash?: boolean
   deviceId?: boolean
   state?: boolean
@@ -324,6 +348,7 @@ export type DeviceKeySelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["deviceKey"]>
 
 export type DeviceKeySelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   publicKeyHash?: boolean
   deviceId?: boolean
   state?: boolean
@@ -332,6 +357,7 @@ export type DeviceKeySelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["deviceKey"]>
 
 export type DeviceKeySelectScalar = {
+  tenantId?: boolean
   publicKeyHash?: boolean
   deviceId?: boolean
   state?: boolean
@@ -339,12 +365,13 @@ export type DeviceKeySelectScalar = {
   reusedAt?: boolean
 }
 
-export type DeviceKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"publicKeyHash" | "deviceId" | "state" | "createdAt" | "reusedAt", ExtArgs["result"]["deviceKey"]>
+export type DeviceKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "publicKeyHash" | "deviceId" | "state" | "createdAt" | "reusedAt", ExtArgs["result"]["deviceKey"]>
 
 export type $DeviceKeyPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "DeviceKey"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     publicKeyHash: string
     deviceId: string
     /**
@@ -439,8 +466,8 @@ export interface DeviceKeyDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    * // Get first 10 DeviceKeys
    * const deviceKeys = await prisma.deviceKey.findMany({ take: 10 })
    * 
-   * // Only select the `publicKeyHash`
-   * const deviceKeyWithPublicKeyHashOnly = await prisma.deviceKey.findMany({ select: { publicKeyHash: true } })
+   * // Only select the `tenantId`
+   * const deviceKeyWithTenantIdOnly = await prisma.deviceKey.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends DeviceKeyFindManyArgs>(args?: Prisma.SelectSubset<T, DeviceKeyFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$DeviceKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -484,9 +511,9 @@ export interface DeviceKeyDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Create many DeviceKeys and only return the `publicKeyHash`
-   * const deviceKeyWithPublicKeyHashOnly = await prisma.deviceKey.createManyAndReturn({
-   *   select: { publicKeyHash: true },
+   * // Create many DeviceKeys and only return the `tenantId`
+   * const deviceKeyWithTenantIdOnly = await prisma.deviceKey.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -575,9 +602,9 @@ export interface DeviceKeyDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Update zero or more DeviceKeys and only return the `publicKeyHash`
-   * const deviceKeyWithPublicKeyHashOnly = await prisma.deviceKey.updateManyAndReturn({
-   *   select: { publicKeyHash: true },
+   * // Update zero or more DeviceKeys and only return the `tenantId`
+   * const deviceKeyWithTenantIdOnly = await prisma.deviceKey.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -779,6 +806,7 @@ export interface Prisma__DeviceKeyClient<T, Null = never, ExtArgs extends runtim
  * Fields of the DeviceKey model
  */
 export interface DeviceKeyFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"DeviceKey", 'String'>
   readonly publicKeyHash: Prisma.FieldRef<"DeviceKey", 'String'>
   readonly deviceId: Prisma.FieldRef<"DeviceKey", 'String'>
   readonly state: Prisma.FieldRef<"DeviceKey", 'String'>

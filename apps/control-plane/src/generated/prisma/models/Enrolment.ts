@@ -25,6 +25,7 @@ export type AggregateEnrolment = {
 }
 
 export type EnrolmentMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   publicKeyHash: string | null
   name: string | null
@@ -33,6 +34,7 @@ export type EnrolmentMinAggregateOutputType = {
 }
 
 export type EnrolmentMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   publicKeyHash: string | null
   name: string | null
@@ -41,6 +43,7 @@ export type EnrolmentMaxAggregateOutputType = {
 }
 
 export type EnrolmentCountAggregateOutputType = {
+  tenantId: number
   id: number
   publicKeyHash: number
   name: number
@@ -52,6 +55,7 @@ export type EnrolmentCountAggregateOutputType = {
 
 
 export type EnrolmentMinAggregateInputType = {
+  tenantId?: true
   id?: true
   publicKeyHash?: true
   name?: true
@@ -60,6 +64,7 @@ export type EnrolmentMinAggregateInputType = {
 }
 
 export type EnrolmentMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   publicKeyHash?: true
   name?: true
@@ -68,6 +73,7 @@ export type EnrolmentMaxAggregateInputType = {
 }
 
 export type EnrolmentCountAggregateInputType = {
+  tenantId?: true
   id?: true
   publicKeyHash?: true
   name?: true
@@ -150,6 +156,7 @@ export type EnrolmentGroupByArgs<ExtArgs extends runtime.Types.Extensions.Intern
 }
 
 export type EnrolmentGroupByOutputType = {
+  tenantId: string
   id: string
   publicKeyHash: string
   name: string
@@ -180,6 +187,7 @@ export type EnrolmentWhereInput = {
   AND?: Prisma.EnrolmentWhereInput | Prisma.EnrolmentWhereInput[]
   OR?: Prisma.EnrolmentWhereInput[]
   NOT?: Prisma.EnrolmentWhereInput | Prisma.EnrolmentWhereInput[]
+  tenantId?: Prisma.StringFilter<"Enrolment"> | string
   id?: Prisma.StringFilter<"Enrolment"> | string
   publicKeyHash?: Prisma.StringFilter<"Enrolment"> | string
   name?: Prisma.StringFilter<"Enrolment"> | string
@@ -189,6 +197,7 @@ export type EnrolmentWhereInput = {
 }
 
 export type EnrolmentOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   name?: Prisma.SortOrder
@@ -203,6 +212,7 @@ export type EnrolmentWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.EnrolmentWhereInput | Prisma.EnrolmentWhereInput[]
   OR?: Prisma.EnrolmentWhereInput[]
   NOT?: Prisma.EnrolmentWhereInput | Prisma.EnrolmentWhereInput[]
+  tenantId?: Prisma.StringFilter<"Enrolment"> | string
   name?: Prisma.StringFilter<"Enrolment"> | string
   state?: Prisma.StringFilter<"Enrolment"> | string
   labels?: Prisma.JsonFilter<"Enrolment">
@@ -210,6 +220,7 @@ export type EnrolmentWhereUniqueInput = Prisma.AtLeast<{
 }, "id" | "publicKeyHash">
 
 export type EnrolmentOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   name?: Prisma.SortOrder
@@ -225,6 +236,7 @@ export type EnrolmentScalarWhereWithAggregatesInput = {
   AND?: Prisma.EnrolmentScalarWhereWithAggregatesInput | Prisma.EnrolmentScalarWhereWithAggregatesInput[]
   OR?: Prisma.EnrolmentScalarWhereWithAggregatesInput[]
   NOT?: Prisma.EnrolmentScalarWhereWithAggregatesInput | Prisma.EnrolmentScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Enrolment"> | string
   id?: Prisma.StringWithAggregatesFilter<"Enrolment"> | string
   publicKeyHash?: Prisma.StringWithAggregatesFilter<"Enrolment"> | string
   name?: Prisma.StringWithAggregatesFilter<"Enrolment"> | string
@@ -234,6 +246,7 @@ export type EnrolmentScalarWhereWithAggregatesInput = {
 }
 
 export type EnrolmentCreateInput = {
+  tenantId?: string
   id: string
   publicKeyHash: string
   name: string
@@ -243,6 +256,7 @@ export type EnrolmentCreateInput = {
 }
 
 export type EnrolmentUncheckedCreateInput = {
+  tenantId?: string
   id: string
   publicKeyHash: string
   name: string
@@ -252,6 +266,7 @@ export type EnrolmentUncheckedCreateInput = {
 }
 
 export type EnrolmentUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
@@ -261,6 +276,7 @@ export type EnrolmentUpdateInput = {
 }
 
 export type EnrolmentUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
@@ -270,6 +286,7 @@ export type EnrolmentUncheckedUpdateInput = {
 }
 
 export type EnrolmentCreateManyInput = {
+  tenantId?: string
   id: string
   publicKeyHash: string
   name: string
@@ -279,6 +296,7 @@ export type EnrolmentCreateManyInput = {
 }
 
 export type EnrolmentUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
@@ -288,6 +306,7 @@ export type EnrolmentUpdateManyMutationInput = {
 }
 
 export type EnrolmentUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   publicKeyHash?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
@@ -297,6 +316,7 @@ export type EnrolmentUncheckedUpdateManyInput = {
 }
 
 export type EnrolmentCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   name?: Prisma.SortOrder
@@ -306,6 +326,7 @@ export type EnrolmentCountOrderByAggregateInput = {
 }
 
 export type EnrolmentMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   name?: Prisma.SortOrder
@@ -314,6 +335,7 @@ export type EnrolmentMaxOrderByAggregateInput = {
 }
 
 export type EnrolmentMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   publicKeyHash?: Prisma.SortOrder
   name?: Prisma.SortOrder
@@ -324,6 +346,7 @@ export type EnrolmentMinOrderByAggregateInput = {
 
 
 export type EnrolmentSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   publicKeyHash?: boolean
   name?: boolean
@@ -333,6 +356,7 @@ export type EnrolmentSelect<ExtArgs extends runtime.Types.Extensions.InternalArg
 }, ExtArgs["result"]["enrolment"]>
 
 export type EnrolmentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   publicKeyHash?: boolean
   name?: boolean
@@ -342,6 +366,7 @@ export type EnrolmentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["enrolment"]>
 
 export type EnrolmentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   publicKeyHash?: boolean
   name?: boolean
@@ -351,6 +376,7 @@ export type EnrolmentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["enrolment"]>
 
 export type EnrolmentSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   publicKeyHash?: boolean
   name?: boolean
@@ -359,12 +385,13 @@ export type EnrolmentSelectScalar = {
   createdAt?: boolean
 }
 
-export type EnrolmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "publicKeyHash" | "name" | "state" | "labels" | "createdAt", ExtArgs["result"]["enrolment"]>
+export type EnrolmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "publicKeyHash" | "name" | "state" | "labels" | "createdAt", ExtArgs["result"]["enrolment"]>
 
 export type $EnrolmentPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "Enrolment"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     /**
      * The device's id, once it is one.
      */
@@ -463,8 +490,8 @@ export interface EnrolmentDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    * // Get first 10 Enrolments
    * const enrolments = await prisma.enrolment.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const enrolmentWithIdOnly = await prisma.enrolment.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const enrolmentWithTenantIdOnly = await prisma.enrolment.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends EnrolmentFindManyArgs>(args?: Prisma.SelectSubset<T, EnrolmentFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$EnrolmentPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -508,9 +535,9 @@ export interface EnrolmentDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Create many Enrolments and only return the `id`
-   * const enrolmentWithIdOnly = await prisma.enrolment.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many Enrolments and only return the `tenantId`
+   * const enrolmentWithTenantIdOnly = await prisma.enrolment.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -599,9 +626,9 @@ export interface EnrolmentDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Update zero or more Enrolments and only return the `id`
-   * const enrolmentWithIdOnly = await prisma.enrolment.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more Enrolments and only return the `tenantId`
+   * const enrolmentWithTenantIdOnly = await prisma.enrolment.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -803,6 +830,7 @@ export interface Prisma__EnrolmentClient<T, Null = never, ExtArgs extends runtim
  * Fields of the Enrolment model
  */
 export interface EnrolmentFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Enrolment", 'String'>
   readonly id: Prisma.FieldRef<"Enrolment", 'String'>
   readonly publicKeyHash: Prisma.FieldRef<"Enrolment", 'String'>
   readonly name: Prisma.FieldRef<"Enrolment", 'String'>

@@ -35,6 +35,7 @@ export type InferenceSumAggregateOutputType = {
 }
 
 export type InferenceMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   state: string | null
   task: string | null
@@ -49,6 +50,7 @@ export type InferenceMinAggregateOutputType = {
 }
 
 export type InferenceMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   state: string | null
   task: string | null
@@ -63,6 +65,7 @@ export type InferenceMaxAggregateOutputType = {
 }
 
 export type InferenceCountAggregateOutputType = {
+  tenantId: number
   id: number
   state: number
   request: number
@@ -88,6 +91,7 @@ export type InferenceSumAggregateInputType = {
 }
 
 export type InferenceMinAggregateInputType = {
+  tenantId?: true
   id?: true
   state?: true
   task?: true
@@ -102,6 +106,7 @@ export type InferenceMinAggregateInputType = {
 }
 
 export type InferenceMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   state?: true
   task?: true
@@ -116,6 +121,7 @@ export type InferenceMaxAggregateInputType = {
 }
 
 export type InferenceCountAggregateInputType = {
+  tenantId?: true
   id?: true
   state?: true
   request?: true
@@ -218,6 +224,7 @@ export type InferenceGroupByArgs<ExtArgs extends runtime.Types.Extensions.Intern
 }
 
 export type InferenceGroupByOutputType = {
+  tenantId: string
   id: string
   state: string
   request: runtime.JsonValue
@@ -256,6 +263,7 @@ export type InferenceWhereInput = {
   AND?: Prisma.InferenceWhereInput | Prisma.InferenceWhereInput[]
   OR?: Prisma.InferenceWhereInput[]
   NOT?: Prisma.InferenceWhereInput | Prisma.InferenceWhereInput[]
+  tenantId?: Prisma.StringFilter<"Inference"> | string
   id?: Prisma.StringFilter<"Inference"> | string
   state?: Prisma.StringFilter<"Inference"> | string
   request?: Prisma.JsonFilter<"Inference">
@@ -272,6 +280,7 @@ export type InferenceWhereInput = {
 }
 
 export type InferenceOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   state?: Prisma.SortOrder
   request?: Prisma.SortOrder
@@ -290,9 +299,11 @@ export type InferenceOrderByWithRelationInput = {
 export type InferenceWhereUniqueInput = Prisma.AtLeast<{
   id?: string
   answeredBy?: string
+  tenantId_id?: Prisma.InferenceTenantIdIdCompoundUniqueInput
   AND?: Prisma.InferenceWhereInput | Prisma.InferenceWhereInput[]
   OR?: Prisma.InferenceWhereInput[]
   NOT?: Prisma.InferenceWhereInput | Prisma.InferenceWhereInput[]
+  tenantId?: Prisma.StringFilter<"Inference"> | string
   state?: Prisma.StringFilter<"Inference"> | string
   request?: Prisma.JsonFilter<"Inference">
   task?: Prisma.StringNullableFilter<"Inference"> | string | null
@@ -304,9 +315,10 @@ export type InferenceWhereUniqueInput = Prisma.AtLeast<{
   createdAt?: Prisma.DateTimeFilter<"Inference"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"Inference"> | Date | string | null
   attempts?: Prisma.InferenceAttemptListRelationFilter
-}, "id" | "answeredBy">
+}, "id" | "answeredBy" | "tenantId_id">
 
 export type InferenceOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   state?: Prisma.SortOrder
   request?: Prisma.SortOrder
@@ -330,6 +342,7 @@ export type InferenceScalarWhereWithAggregatesInput = {
   AND?: Prisma.InferenceScalarWhereWithAggregatesInput | Prisma.InferenceScalarWhereWithAggregatesInput[]
   OR?: Prisma.InferenceScalarWhereWithAggregatesInput[]
   NOT?: Prisma.InferenceScalarWhereWithAggregatesInput | Prisma.InferenceScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Inference"> | string
   id?: Prisma.StringWithAggregatesFilter<"Inference"> | string
   state?: Prisma.StringWithAggregatesFilter<"Inference"> | string
   request?: Prisma.JsonWithAggregatesFilter<"Inference">
@@ -345,6 +358,7 @@ export type InferenceScalarWhereWithAggregatesInput = {
 }
 
 export type InferenceCreateInput = {
+  tenantId?: string
   id: string
   state: string
   request: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -361,6 +375,7 @@ export type InferenceCreateInput = {
 }
 
 export type InferenceUncheckedCreateInput = {
+  tenantId?: string
   id: string
   state: string
   request: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -377,6 +392,7 @@ export type InferenceUncheckedCreateInput = {
 }
 
 export type InferenceUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
   request?: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -393,6 +409,7 @@ export type InferenceUpdateInput = {
 }
 
 export type InferenceUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
   request?: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -409,6 +426,7 @@ export type InferenceUncheckedUpdateInput = {
 }
 
 export type InferenceCreateManyInput = {
+  tenantId?: string
   id: string
   state: string
   request: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -424,6 +442,7 @@ export type InferenceCreateManyInput = {
 }
 
 export type InferenceUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
   request?: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -439,6 +458,7 @@ export type InferenceUpdateManyMutationInput = {
 }
 
 export type InferenceUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
   request?: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -453,7 +473,13 @@ export type InferenceUncheckedUpdateManyInput = {
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
+export type InferenceTenantIdIdCompoundUniqueInput = {
+  tenantId: string
+  id: string
+}
+
 export type InferenceCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   state?: Prisma.SortOrder
   request?: Prisma.SortOrder
@@ -473,6 +499,7 @@ export type InferenceAvgOrderByAggregateInput = {
 }
 
 export type InferenceMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   state?: Prisma.SortOrder
   task?: Prisma.SortOrder
@@ -487,6 +514,7 @@ export type InferenceMaxOrderByAggregateInput = {
 }
 
 export type InferenceMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   state?: Prisma.SortOrder
   task?: Prisma.SortOrder
@@ -532,6 +560,7 @@ export type InferenceUpdateOneRequiredWithoutAttemptsNestedInput = {
 }
 
 export type InferenceCreateWithoutAttemptsInput = {
+  tenantId?: string
   id: string
   state: string
   request: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -547,6 +576,7 @@ export type InferenceCreateWithoutAttemptsInput = {
 }
 
 export type InferenceUncheckedCreateWithoutAttemptsInput = {
+  tenantId?: string
   id: string
   state: string
   request: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -578,6 +608,7 @@ export type InferenceUpdateToOneWithWhereWithoutAttemptsInput = {
 }
 
 export type InferenceUpdateWithoutAttemptsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
   request?: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -593,6 +624,7 @@ export type InferenceUpdateWithoutAttemptsInput = {
 }
 
 export type InferenceUncheckedUpdateWithoutAttemptsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
   request?: Prisma.JsonNullValueInput | runtime.InputJsonValue
@@ -639,6 +671,7 @@ export type InferenceCountOutputTypeCountAttemptsArgs<ExtArgs extends runtime.Ty
 
 
 export type InferenceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   state?: boolean
   request?: boolean
@@ -656,6 +689,7 @@ export type InferenceSelect<ExtArgs extends runtime.Types.Extensions.InternalArg
 }, ExtArgs["result"]["inference"]>
 
 export type InferenceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   state?: boolean
   request?: boolean
@@ -671,6 +705,7 @@ export type InferenceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["inference"]>
 
 export type InferenceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   state?: boolean
   request?: boolean
@@ -686,6 +721,7 @@ export type InferenceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["inference"]>
 
 export type InferenceSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   state?: boolean
   request?: boolean
@@ -700,7 +736,7 @@ export type InferenceSelectScalar = {
   finishedAt?: boolean
 }
 
-export type InferenceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "state" | "request" | "task" | "qualityFloor" | "deadlineAt" | "answer" | "error" | "answeredBy" | "runner" | "createdAt" | "finishedAt", ExtArgs["result"]["inference"]>
+export type InferenceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "state" | "request" | "task" | "qualityFloor" | "deadlineAt" | "answer" | "error" | "answeredBy" | "runner" | "createdAt" | "finishedAt", ExtArgs["result"]["inference"]>
 export type InferenceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   attempts?: boolean | Prisma.Inference$attemptsArgs<ExtArgs>
   _count?: boolean | Prisma.InferenceCountOutputTypeDefaultArgs<ExtArgs>
@@ -714,6 +750,7 @@ export type $InferencePayload<ExtArgs extends runtime.Types.Extensions.InternalA
     attempts: Prisma.$InferenceAttemptPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     state: string
     /**
@@ -818,8 +855,8 @@ export interface InferenceDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    * // Get first 10 Inferences
    * const inferences = await prisma.inference.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const inferenceWithIdOnly = await prisma.inference.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const inferenceWithTenantIdOnly = await prisma.inference.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends InferenceFindManyArgs>(args?: Prisma.SelectSubset<T, InferenceFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$InferencePayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -863,9 +900,9 @@ export interface InferenceDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Create many Inferences and only return the `id`
-   * const inferenceWithIdOnly = await prisma.inference.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many Inferences and only return the `tenantId`
+   * const inferenceWithTenantIdOnly = await prisma.inference.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -954,9 +991,9 @@ export interface InferenceDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Update zero or more Inferences and only return the `id`
-   * const inferenceWithIdOnly = await prisma.inference.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more Inferences and only return the `tenantId`
+   * const inferenceWithTenantIdOnly = await prisma.inference.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1159,6 +1196,7 @@ export interface Prisma__InferenceClient<T, Null = never, ExtArgs extends runtim
  * Fields of the Inference model
  */
 export interface InferenceFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Inference", 'String'>
   readonly id: Prisma.FieldRef<"Inference", 'String'>
   readonly state: Prisma.FieldRef<"Inference", 'String'>
   readonly request: Prisma.FieldRef<"Inference", 'Json'>

@@ -39,6 +39,7 @@ export type InferenceAttemptSumAggregateOutputType = {
 }
 
 export type InferenceAttemptMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   inferenceId: string | null
   ordinal: number | null
@@ -55,6 +56,7 @@ export type InferenceAttemptMinAggregateOutputType = {
 }
 
 export type InferenceAttemptMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   inferenceId: string | null
   ordinal: number | null
@@ -71,6 +73,7 @@ export type InferenceAttemptMaxAggregateOutputType = {
 }
 
 export type InferenceAttemptCountAggregateOutputType = {
+  tenantId: number
   id: number
   inferenceId: number
   ordinal: number
@@ -101,6 +104,7 @@ export type InferenceAttemptSumAggregateInputType = {
 }
 
 export type InferenceAttemptMinAggregateInputType = {
+  tenantId?: true
   id?: true
   inferenceId?: true
   ordinal?: true
@@ -117,6 +121,7 @@ export type InferenceAttemptMinAggregateInputType = {
 }
 
 export type InferenceAttemptMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   inferenceId?: true
   ordinal?: true
@@ -133,6 +138,7 @@ export type InferenceAttemptMaxAggregateInputType = {
 }
 
 export type InferenceAttemptCountAggregateInputType = {
+  tenantId?: true
   id?: true
   inferenceId?: true
   ordinal?: true
@@ -236,6 +242,7 @@ export type InferenceAttemptGroupByArgs<ExtArgs extends runtime.Types.Extensions
 }
 
 export type InferenceAttemptGroupByOutputType = {
+  tenantId: string
   id: string
   inferenceId: string
   ordinal: number
@@ -275,6 +282,7 @@ export type InferenceAttemptWhereInput = {
   AND?: Prisma.InferenceAttemptWhereInput | Prisma.InferenceAttemptWhereInput[]
   OR?: Prisma.InferenceAttemptWhereInput[]
   NOT?: Prisma.InferenceAttemptWhereInput | Prisma.InferenceAttemptWhereInput[]
+  tenantId?: Prisma.StringFilter<"InferenceAttempt"> | string
   id?: Prisma.StringFilter<"InferenceAttempt"> | string
   inferenceId?: Prisma.StringFilter<"InferenceAttempt"> | string
   ordinal?: Prisma.IntFilter<"InferenceAttempt"> | number
@@ -293,6 +301,7 @@ export type InferenceAttemptWhereInput = {
 }
 
 export type InferenceAttemptOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   inferenceId?: Prisma.SortOrder
   ordinal?: Prisma.SortOrder
@@ -316,6 +325,7 @@ export type InferenceAttemptWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.InferenceAttemptWhereInput | Prisma.InferenceAttemptWhereInput[]
   OR?: Prisma.InferenceAttemptWhereInput[]
   NOT?: Prisma.InferenceAttemptWhereInput | Prisma.InferenceAttemptWhereInput[]
+  tenantId?: Prisma.StringFilter<"InferenceAttempt"> | string
   inferenceId?: Prisma.StringFilter<"InferenceAttempt"> | string
   ordinal?: Prisma.IntFilter<"InferenceAttempt"> | number
   deviceId?: Prisma.StringFilter<"InferenceAttempt"> | string
@@ -333,6 +343,7 @@ export type InferenceAttemptWhereUniqueInput = Prisma.AtLeast<{
 }, "id" | "inferenceId_ordinal">
 
 export type InferenceAttemptOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   inferenceId?: Prisma.SortOrder
   ordinal?: Prisma.SortOrder
@@ -357,6 +368,7 @@ export type InferenceAttemptScalarWhereWithAggregatesInput = {
   AND?: Prisma.InferenceAttemptScalarWhereWithAggregatesInput | Prisma.InferenceAttemptScalarWhereWithAggregatesInput[]
   OR?: Prisma.InferenceAttemptScalarWhereWithAggregatesInput[]
   NOT?: Prisma.InferenceAttemptScalarWhereWithAggregatesInput | Prisma.InferenceAttemptScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"InferenceAttempt"> | string
   id?: Prisma.StringWithAggregatesFilter<"InferenceAttempt"> | string
   inferenceId?: Prisma.StringWithAggregatesFilter<"InferenceAttempt"> | string
   ordinal?: Prisma.IntWithAggregatesFilter<"InferenceAttempt"> | number
@@ -389,6 +401,7 @@ export type InferenceAttemptCreateInput = {
 }
 
 export type InferenceAttemptUncheckedCreateInput = {
+  tenantId?: string
   id: string
   inferenceId: string
   ordinal: number
@@ -421,6 +434,7 @@ export type InferenceAttemptUpdateInput = {
 }
 
 export type InferenceAttemptUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   inferenceId?: Prisma.StringFieldUpdateOperationsInput | string
   ordinal?: Prisma.IntFieldUpdateOperationsInput | number
@@ -437,6 +451,7 @@ export type InferenceAttemptUncheckedUpdateInput = {
 }
 
 export type InferenceAttemptCreateManyInput = {
+  tenantId?: string
   id: string
   inferenceId: string
   ordinal: number
@@ -467,6 +482,7 @@ export type InferenceAttemptUpdateManyMutationInput = {
 }
 
 export type InferenceAttemptUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   inferenceId?: Prisma.StringFieldUpdateOperationsInput | string
   ordinal?: Prisma.IntFieldUpdateOperationsInput | number
@@ -498,6 +514,7 @@ export type InferenceAttemptInferenceIdOrdinalCompoundUniqueInput = {
 }
 
 export type InferenceAttemptCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   inferenceId?: Prisma.SortOrder
   ordinal?: Prisma.SortOrder
@@ -520,6 +537,7 @@ export type InferenceAttemptAvgOrderByAggregateInput = {
 }
 
 export type InferenceAttemptMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   inferenceId?: Prisma.SortOrder
   ordinal?: Prisma.SortOrder
@@ -536,6 +554,7 @@ export type InferenceAttemptMaxOrderByAggregateInput = {
 }
 
 export type InferenceAttemptMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   inferenceId?: Prisma.SortOrder
   ordinal?: Prisma.SortOrder
@@ -709,6 +728,7 @@ export type InferenceAttemptScalarWhereInput = {
   AND?: Prisma.InferenceAttemptScalarWhereInput | Prisma.InferenceAttemptScalarWhereInput[]
   OR?: Prisma.InferenceAttemptScalarWhereInput[]
   NOT?: Prisma.InferenceAttemptScalarWhereInput | Prisma.InferenceAttemptScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"InferenceAttempt"> | string
   id?: Prisma.StringFilter<"InferenceAttempt"> | string
   inferenceId?: Prisma.StringFilter<"InferenceAttempt"> | string
   ordinal?: Prisma.IntFilter<"InferenceAttempt"> | number
@@ -903,6 +923,7 @@ export type InferenceAttemptUncheckedUpdateManyWithoutInferenceInput = {
 
 
 export type InferenceAttemptSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   inferenceId?: boolean
   ordinal?: boolean
@@ -921,6 +942,7 @@ export type InferenceAttemptSelect<ExtArgs extends runtime.Types.Extensions.Inte
 }, ExtArgs["result"]["inferenceAttempt"]>
 
 export type InferenceAttemptSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   inferenceId?: boolean
   ordinal?: boolean
@@ -939,6 +961,7 @@ export type InferenceAttemptSelectCreateManyAndReturn<ExtArgs extends runtime.Ty
 }, ExtArgs["result"]["inferenceAttempt"]>
 
 export type InferenceAttemptSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   inferenceId?: boolean
   ordinal?: boolean
@@ -957,6 +980,7 @@ export type InferenceAttemptSelectUpdateManyAndReturn<ExtArgs extends runtime.Ty
 }, ExtArgs["result"]["inferenceAttempt"]>
 
 export type InferenceAttemptSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   inferenceId?: boolean
   ordinal?: boolean
@@ -972,7 +996,7 @@ export type InferenceAttemptSelectScalar = {
   finishedAt?: boolean
 }
 
-export type InferenceAttemptOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "inferenceId" | "ordinal" | "deviceId" | "modelVersionId" | "sliceId" | "state" | "reason" | "error" | "ttftMs" | "outputTokens" | "startedAt" | "finishedAt", ExtArgs["result"]["inferenceAttempt"]>
+export type InferenceAttemptOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "inferenceId" | "ordinal" | "deviceId" | "modelVersionId" | "sliceId" | "state" | "reason" | "error" | "ttftMs" | "outputTokens" | "startedAt" | "finishedAt", ExtArgs["result"]["inferenceAttempt"]>
 export type InferenceAttemptInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   inference?: boolean | Prisma.InferenceDefaultArgs<ExtArgs>
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
@@ -993,6 +1017,7 @@ export type $InferenceAttemptPayload<ExtArgs extends runtime.Types.Extensions.In
     device: Prisma.$DevicePayload<ExtArgs>
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     inferenceId: string
     ordinal: number
@@ -1089,8 +1114,8 @@ export interface InferenceAttemptDelegate<ExtArgs extends runtime.Types.Extensio
    * // Get first 10 InferenceAttempts
    * const inferenceAttempts = await prisma.inferenceAttempt.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const inferenceAttemptWithIdOnly = await prisma.inferenceAttempt.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const inferenceAttemptWithTenantIdOnly = await prisma.inferenceAttempt.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends InferenceAttemptFindManyArgs>(args?: Prisma.SelectSubset<T, InferenceAttemptFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$InferenceAttemptPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -1134,9 +1159,9 @@ export interface InferenceAttemptDelegate<ExtArgs extends runtime.Types.Extensio
    *   ]
    * })
    * 
-   * // Create many InferenceAttempts and only return the `id`
-   * const inferenceAttemptWithIdOnly = await prisma.inferenceAttempt.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many InferenceAttempts and only return the `tenantId`
+   * const inferenceAttemptWithTenantIdOnly = await prisma.inferenceAttempt.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -1225,9 +1250,9 @@ export interface InferenceAttemptDelegate<ExtArgs extends runtime.Types.Extensio
    *   ]
    * })
    * 
-   * // Update zero or more InferenceAttempts and only return the `id`
-   * const inferenceAttemptWithIdOnly = await prisma.inferenceAttempt.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more InferenceAttempts and only return the `tenantId`
+   * const inferenceAttemptWithTenantIdOnly = await prisma.inferenceAttempt.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1431,6 +1456,7 @@ export interface Prisma__InferenceAttemptClient<T, Null = never, ExtArgs extends
  * Fields of the InferenceAttempt model
  */
 export interface InferenceAttemptFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"InferenceAttempt", 'String'>
   readonly id: Prisma.FieldRef<"InferenceAttempt", 'String'>
   readonly inferenceId: Prisma.FieldRef<"InferenceAttempt", 'String'>
   readonly ordinal: Prisma.FieldRef<"InferenceAttempt", 'Int'>

@@ -35,6 +35,7 @@ export type JoinTokenSumAggregateOutputType = {
 }
 
 export type JoinTokenMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   secretHash: string | null
   mode: string | null
@@ -45,6 +46,7 @@ export type JoinTokenMinAggregateOutputType = {
 }
 
 export type JoinTokenMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   secretHash: string | null
   mode: string | null
@@ -55,6 +57,7 @@ export type JoinTokenMaxAggregateOutputType = {
 }
 
 export type JoinTokenCountAggregateOutputType = {
+  tenantId: number
   id: number
   secretHash: number
   mode: number
@@ -76,6 +79,7 @@ export type JoinTokenSumAggregateInputType = {
 }
 
 export type JoinTokenMinAggregateInputType = {
+  tenantId?: true
   id?: true
   secretHash?: true
   mode?: true
@@ -86,6 +90,7 @@ export type JoinTokenMinAggregateInputType = {
 }
 
 export type JoinTokenMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   secretHash?: true
   mode?: true
@@ -96,6 +101,7 @@ export type JoinTokenMaxAggregateInputType = {
 }
 
 export type JoinTokenCountAggregateInputType = {
+  tenantId?: true
   id?: true
   secretHash?: true
   mode?: true
@@ -194,6 +200,7 @@ export type JoinTokenGroupByArgs<ExtArgs extends runtime.Types.Extensions.Intern
 }
 
 export type JoinTokenGroupByOutputType = {
+  tenantId: string
   id: string
   secretHash: string
   mode: string
@@ -228,6 +235,7 @@ export type JoinTokenWhereInput = {
   AND?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
   OR?: Prisma.JoinTokenWhereInput[]
   NOT?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
+  tenantId?: Prisma.StringFilter<"JoinToken"> | string
   id?: Prisma.StringFilter<"JoinToken"> | string
   secretHash?: Prisma.StringFilter<"JoinToken"> | string
   mode?: Prisma.StringFilter<"JoinToken"> | string
@@ -239,6 +247,7 @@ export type JoinTokenWhereInput = {
 }
 
 export type JoinTokenOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   mode?: Prisma.SortOrder
@@ -255,6 +264,7 @@ export type JoinTokenWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
   OR?: Prisma.JoinTokenWhereInput[]
   NOT?: Prisma.JoinTokenWhereInput | Prisma.JoinTokenWhereInput[]
+  tenantId?: Prisma.StringFilter<"JoinToken"> | string
   mode?: Prisma.StringFilter<"JoinToken"> | string
   labels?: Prisma.JsonFilter<"JoinToken">
   usesLeft?: Prisma.IntFilter<"JoinToken"> | number
@@ -264,6 +274,7 @@ export type JoinTokenWhereUniqueInput = Prisma.AtLeast<{
 }, "id" | "secretHash">
 
 export type JoinTokenOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   mode?: Prisma.SortOrder
@@ -283,6 +294,7 @@ export type JoinTokenScalarWhereWithAggregatesInput = {
   AND?: Prisma.JoinTokenScalarWhereWithAggregatesInput | Prisma.JoinTokenScalarWhereWithAggregatesInput[]
   OR?: Prisma.JoinTokenScalarWhereWithAggregatesInput[]
   NOT?: Prisma.JoinTokenScalarWhereWithAggregatesInput | Prisma.JoinTokenScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
   id?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
   secretHash?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
   mode?: Prisma.StringWithAggregatesFilter<"JoinToken"> | string
@@ -294,6 +306,7 @@ export type JoinTokenScalarWhereWithAggregatesInput = {
 }
 
 export type JoinTokenCreateInput = {
+  tenantId?: string
   id: string
   secretHash: string
   mode?: string
@@ -305,6 +318,7 @@ export type JoinTokenCreateInput = {
 }
 
 export type JoinTokenUncheckedCreateInput = {
+  tenantId?: string
   id: string
   secretHash: string
   mode?: string
@@ -316,6 +330,7 @@ export type JoinTokenUncheckedCreateInput = {
 }
 
 export type JoinTokenUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   mode?: Prisma.StringFieldUpdateOperationsInput | string
@@ -327,6 +342,7 @@ export type JoinTokenUpdateInput = {
 }
 
 export type JoinTokenUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   mode?: Prisma.StringFieldUpdateOperationsInput | string
@@ -338,6 +354,7 @@ export type JoinTokenUncheckedUpdateInput = {
 }
 
 export type JoinTokenCreateManyInput = {
+  tenantId?: string
   id: string
   secretHash: string
   mode?: string
@@ -349,6 +366,7 @@ export type JoinTokenCreateManyInput = {
 }
 
 export type JoinTokenUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   mode?: Prisma.StringFieldUpdateOperationsInput | string
@@ -360,6 +378,7 @@ export type JoinTokenUpdateManyMutationInput = {
 }
 
 export type JoinTokenUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   mode?: Prisma.StringFieldUpdateOperationsInput | string
@@ -371,6 +390,7 @@ export type JoinTokenUncheckedUpdateManyInput = {
 }
 
 export type JoinTokenCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   mode?: Prisma.SortOrder
@@ -386,6 +406,7 @@ export type JoinTokenAvgOrderByAggregateInput = {
 }
 
 export type JoinTokenMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   mode?: Prisma.SortOrder
@@ -396,6 +417,7 @@ export type JoinTokenMaxOrderByAggregateInput = {
 }
 
 export type JoinTokenMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   secretHash?: Prisma.SortOrder
   mode?: Prisma.SortOrder
@@ -420,6 +442,7 @@ export type IntFieldUpdateOperationsInput = {
 
 
 export type JoinTokenSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   secretHash?: boolean
   mode?: boolean
@@ -431,6 +454,7 @@ export type JoinTokenSelect<ExtArgs extends runtime.Types.Extensions.InternalArg
 }, ExtArgs["result"]["joinToken"]>
 
 export type JoinTokenSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   secretHash?: boolean
   mode?: boolean
@@ -442,6 +466,7 @@ export type JoinTokenSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["joinToken"]>
 
 export type JoinTokenSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   secretHash?: boolean
   mode?: boolean
@@ -453,6 +478,7 @@ export type JoinTokenSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["joinToken"]>
 
 export type JoinTokenSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   secretHash?: boolean
   mode?: boolean
@@ -463,12 +489,13 @@ export type JoinTokenSelectScalar = {
   revokedAt?: boolean
 }
 
-export type JoinTokenOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "secretHash" | "mode" | "labels" | "usesLeft" | "expiresAt" | "createdAt" | "revokedAt", ExtArgs["result"]["joinToken"]>
+export type JoinTokenOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "secretHash" | "mode" | "labels" | "usesLeft" | "expiresAt" | "createdAt" | "revokedAt", ExtArgs["result"]["joinToken"]>
 
 export type $JoinTokenPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "JoinToken"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     secretHash: string
     /**
@@ -566,8 +593,8 @@ export interface JoinTokenDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    * // Get first 10 JoinTokens
    * const joinTokens = await prisma.joinToken.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const joinTokenWithIdOnly = await prisma.joinToken.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const joinTokenWithTenantIdOnly = await prisma.joinToken.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends JoinTokenFindManyArgs>(args?: Prisma.SelectSubset<T, JoinTokenFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$JoinTokenPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -611,9 +638,9 @@ export interface JoinTokenDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Create many JoinTokens and only return the `id`
-   * const joinTokenWithIdOnly = await prisma.joinToken.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many JoinTokens and only return the `tenantId`
+   * const joinTokenWithTenantIdOnly = await prisma.joinToken.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -702,9 +729,9 @@ export interface JoinTokenDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Update zero or more JoinTokens and only return the `id`
-   * const joinTokenWithIdOnly = await prisma.joinToken.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more JoinTokens and only return the `tenantId`
+   * const joinTokenWithTenantIdOnly = await prisma.joinToken.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -906,6 +933,7 @@ export interface Prisma__JoinTokenClient<T, Null = never, ExtArgs extends runtim
  * Fields of the JoinToken model
  */
 export interface JoinTokenFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"JoinToken", 'String'>
   readonly id: Prisma.FieldRef<"JoinToken", 'String'>
   readonly secretHash: Prisma.FieldRef<"JoinToken", 'String'>
   readonly mode: Prisma.FieldRef<"JoinToken", 'String'>

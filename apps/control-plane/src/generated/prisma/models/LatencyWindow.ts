@@ -37,6 +37,7 @@ export type LatencyWindowSumAggregateOutputType = {
 }
 
 export type LatencyWindowMinAggregateOutputType = {
+  tenantId: string | null
   deviceId: string | null
   windowStart: Date | null
   modelVersionId: string | null
@@ -46,6 +47,7 @@ export type LatencyWindowMinAggregateOutputType = {
 }
 
 export type LatencyWindowMaxAggregateOutputType = {
+  tenantId: string | null
   deviceId: string | null
   windowStart: Date | null
   modelVersionId: string | null
@@ -55,6 +57,7 @@ export type LatencyWindowMaxAggregateOutputType = {
 }
 
 export type LatencyWindowCountAggregateOutputType = {
+  tenantId: number
   deviceId: number
   windowStart: number
   modelVersionId: number
@@ -79,6 +82,7 @@ export type LatencyWindowSumAggregateInputType = {
 }
 
 export type LatencyWindowMinAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   windowStart?: true
   modelVersionId?: true
@@ -88,6 +92,7 @@ export type LatencyWindowMinAggregateInputType = {
 }
 
 export type LatencyWindowMaxAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   windowStart?: true
   modelVersionId?: true
@@ -97,6 +102,7 @@ export type LatencyWindowMaxAggregateInputType = {
 }
 
 export type LatencyWindowCountAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   windowStart?: true
   modelVersionId?: true
@@ -196,6 +202,7 @@ export type LatencyWindowGroupByArgs<ExtArgs extends runtime.Types.Extensions.In
 }
 
 export type LatencyWindowGroupByOutputType = {
+  tenantId: string
   deviceId: string
   windowStart: Date
   modelVersionId: string
@@ -231,6 +238,7 @@ export type LatencyWindowWhereInput = {
   AND?: Prisma.LatencyWindowWhereInput | Prisma.LatencyWindowWhereInput[]
   OR?: Prisma.LatencyWindowWhereInput[]
   NOT?: Prisma.LatencyWindowWhereInput | Prisma.LatencyWindowWhereInput[]
+  tenantId?: Prisma.StringFilter<"LatencyWindow"> | string
   deviceId?: Prisma.StringFilter<"LatencyWindow"> | string
   windowStart?: Prisma.DateTimeFilter<"LatencyWindow"> | Date | string
   modelVersionId?: Prisma.StringFilter<"LatencyWindow"> | string
@@ -244,6 +252,7 @@ export type LatencyWindowWhereInput = {
 }
 
 export type LatencyWindowOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   windowStart?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -261,6 +270,7 @@ export type LatencyWindowWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.LatencyWindowWhereInput | Prisma.LatencyWindowWhereInput[]
   OR?: Prisma.LatencyWindowWhereInput[]
   NOT?: Prisma.LatencyWindowWhereInput | Prisma.LatencyWindowWhereInput[]
+  tenantId?: Prisma.StringFilter<"LatencyWindow"> | string
   deviceId?: Prisma.StringFilter<"LatencyWindow"> | string
   windowStart?: Prisma.DateTimeFilter<"LatencyWindow"> | Date | string
   modelVersionId?: Prisma.StringFilter<"LatencyWindow"> | string
@@ -274,6 +284,7 @@ export type LatencyWindowWhereUniqueInput = Prisma.AtLeast<{
 }, "deviceId_windowStart_modelVersionId_sliceId">
 
 export type LatencyWindowOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   windowStart?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -294,6 +305,7 @@ export type LatencyWindowScalarWhereWithAggregatesInput = {
   AND?: Prisma.LatencyWindowScalarWhereWithAggregatesInput | Prisma.LatencyWindowScalarWhereWithAggregatesInput[]
   OR?: Prisma.LatencyWindowScalarWhereWithAggregatesInput[]
   NOT?: Prisma.LatencyWindowScalarWhereWithAggregatesInput | Prisma.LatencyWindowScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"LatencyWindow"> | string
   deviceId?: Prisma.StringWithAggregatesFilter<"LatencyWindow"> | string
   windowStart?: Prisma.DateTimeWithAggregatesFilter<"LatencyWindow"> | Date | string
   modelVersionId?: Prisma.StringWithAggregatesFilter<"LatencyWindow"> | string
@@ -318,6 +330,7 @@ export type LatencyWindowCreateInput = {
 }
 
 export type LatencyWindowUncheckedCreateInput = {
+  tenantId?: string
   deviceId: string
   windowStart: Date | string
   modelVersionId: string
@@ -342,6 +355,7 @@ export type LatencyWindowUpdateInput = {
 }
 
 export type LatencyWindowUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   windowStart?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
@@ -354,6 +368,7 @@ export type LatencyWindowUncheckedUpdateInput = {
 }
 
 export type LatencyWindowCreateManyInput = {
+  tenantId?: string
   deviceId: string
   windowStart: Date | string
   modelVersionId: string
@@ -377,6 +392,7 @@ export type LatencyWindowUpdateManyMutationInput = {
 }
 
 export type LatencyWindowUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   windowStart?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
@@ -406,6 +422,7 @@ export type LatencyWindowDeviceIdWindowStartModelVersionIdSliceIdCompoundUniqueI
 }
 
 export type LatencyWindowCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   windowStart?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -423,6 +440,7 @@ export type LatencyWindowAvgOrderByAggregateInput = {
 }
 
 export type LatencyWindowMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   windowStart?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -432,6 +450,7 @@ export type LatencyWindowMaxOrderByAggregateInput = {
 }
 
 export type LatencyWindowMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   windowStart?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
@@ -539,6 +558,7 @@ export type LatencyWindowScalarWhereInput = {
   AND?: Prisma.LatencyWindowScalarWhereInput | Prisma.LatencyWindowScalarWhereInput[]
   OR?: Prisma.LatencyWindowScalarWhereInput[]
   NOT?: Prisma.LatencyWindowScalarWhereInput | Prisma.LatencyWindowScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"LatencyWindow"> | string
   deviceId?: Prisma.StringFilter<"LatencyWindow"> | string
   windowStart?: Prisma.DateTimeFilter<"LatencyWindow"> | Date | string
   modelVersionId?: Prisma.StringFilter<"LatencyWindow"> | string
@@ -597,6 +617,7 @@ export type LatencyWindowUncheckedUpdateManyWithoutDeviceInput = {
 
 
 export type LatencyWindowSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   windowStart?: boolean
   modelVersionId?: boolean
@@ -610,6 +631,7 @@ export type LatencyWindowSelect<ExtArgs extends runtime.Types.Extensions.Interna
 }, ExtArgs["result"]["latencyWindow"]>
 
 export type LatencyWindowSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   windowStart?: boolean
   modelVersionId?: boolean
@@ -623,6 +645,7 @@ export type LatencyWindowSelectCreateManyAndReturn<ExtArgs extends runtime.Types
 }, ExtArgs["result"]["latencyWindow"]>
 
 export type LatencyWindowSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   windowStart?: boolean
   modelVersionId?: boolean
@@ -636,6 +659,7 @@ export type LatencyWindowSelectUpdateManyAndReturn<ExtArgs extends runtime.Types
 }, ExtArgs["result"]["latencyWindow"]>
 
 export type LatencyWindowSelectScalar = {
+  tenantId?: boolean
   deviceId?: boolean
   windowStart?: boolean
   modelVersionId?: boolean
@@ -647,7 +671,7 @@ export type LatencyWindowSelectScalar = {
   failed?: boolean
 }
 
-export type LatencyWindowOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"deviceId" | "windowStart" | "modelVersionId" | "sliceId" | "ttft" | "interToken" | "queue" | "outputTokens" | "failed", ExtArgs["result"]["latencyWindow"]>
+export type LatencyWindowOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "deviceId" | "windowStart" | "modelVersionId" | "sliceId" | "ttft" | "interToken" | "queue" | "outputTokens" | "failed", ExtArgs["result"]["latencyWindow"]>
 export type LatencyWindowInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
 }
@@ -664,6 +688,7 @@ export type $LatencyWindowPayload<ExtArgs extends runtime.Types.Extensions.Inter
     device: Prisma.$DevicePayload<ExtArgs>
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     deviceId: string
     windowStart: Date
     modelVersionId: string
@@ -756,8 +781,8 @@ export interface LatencyWindowDelegate<ExtArgs extends runtime.Types.Extensions.
    * // Get first 10 LatencyWindows
    * const latencyWindows = await prisma.latencyWindow.findMany({ take: 10 })
    * 
-   * // Only select the `deviceId`
-   * const latencyWindowWithDeviceIdOnly = await prisma.latencyWindow.findMany({ select: { deviceId: true } })
+   * // Only select the `tenantId`
+   * const latencyWindowWithTenantIdOnly = await prisma.latencyWindow.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends LatencyWindowFindManyArgs>(args?: Prisma.SelectSubset<T, LatencyWindowFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$LatencyWindowPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -801,9 +826,9 @@ export interface LatencyWindowDelegate<ExtArgs extends runtime.Types.Extensions.
    *   ]
    * })
    * 
-   * // Create many LatencyWindows and only return the `deviceId`
-   * const latencyWindowWithDeviceIdOnly = await prisma.latencyWindow.createManyAndReturn({
-   *   select: { deviceId: true },
+   * // Create many LatencyWindows and only return the `tenantId`
+   * const latencyWindowWithTenantIdOnly = await prisma.latencyWindow.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -892,9 +917,9 @@ export interface LatencyWindowDelegate<ExtArgs extends runtime.Types.Extensions.
    *   ]
    * })
    * 
-   * // Update zero or more LatencyWindows and only return the `deviceId`
-   * const latencyWindowWithDeviceIdOnly = await prisma.latencyWindow.updateManyAndReturn({
-   *   select: { deviceId: true },
+   * // Update zero or more LatencyWindows and only return the `tenantId`
+   * const latencyWindowWithTenantIdOnly = await prisma.latencyWindow.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1097,6 +1122,7 @@ export interface Prisma__LatencyWindowClient<T, Null = never, ExtArgs extends ru
  * Fields of the LatencyWindow model
  */
 export interface LatencyWindowFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"LatencyWindow", 'String'>
   readonly deviceId: Prisma.FieldRef<"LatencyWindow", 'String'>
   readonly windowStart: Prisma.FieldRef<"LatencyWindow", 'DateTime'>
   readonly modelVersionId: Prisma.FieldRef<"LatencyWindow", 'String'>

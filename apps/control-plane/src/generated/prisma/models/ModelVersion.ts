@@ -25,6 +25,7 @@ export type AggregateModelVersion = {
 }
 
 export type ModelVersionMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   name: string | null
   manifest: runtime.Bytes | null
@@ -33,6 +34,7 @@ export type ModelVersionMinAggregateOutputType = {
 }
 
 export type ModelVersionMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   name: string | null
   manifest: runtime.Bytes | null
@@ -41,6 +43,7 @@ export type ModelVersionMaxAggregateOutputType = {
 }
 
 export type ModelVersionCountAggregateOutputType = {
+  tenantId: number
   id: number
   name: number
   manifest: number
@@ -51,6 +54,7 @@ export type ModelVersionCountAggregateOutputType = {
 
 
 export type ModelVersionMinAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   manifest?: true
@@ -59,6 +63,7 @@ export type ModelVersionMinAggregateInputType = {
 }
 
 export type ModelVersionMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   manifest?: true
@@ -67,6 +72,7 @@ export type ModelVersionMaxAggregateInputType = {
 }
 
 export type ModelVersionCountAggregateInputType = {
+  tenantId?: true
   id?: true
   name?: true
   manifest?: true
@@ -148,6 +154,7 @@ export type ModelVersionGroupByArgs<ExtArgs extends runtime.Types.Extensions.Int
 }
 
 export type ModelVersionGroupByOutputType = {
+  tenantId: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -177,6 +184,7 @@ export type ModelVersionWhereInput = {
   AND?: Prisma.ModelVersionWhereInput | Prisma.ModelVersionWhereInput[]
   OR?: Prisma.ModelVersionWhereInput[]
   NOT?: Prisma.ModelVersionWhereInput | Prisma.ModelVersionWhereInput[]
+  tenantId?: Prisma.StringFilter<"ModelVersion"> | string
   id?: Prisma.StringFilter<"ModelVersion"> | string
   name?: Prisma.StringFilter<"ModelVersion"> | string
   manifest?: Prisma.BytesFilter<"ModelVersion"> | runtime.Bytes
@@ -188,6 +196,7 @@ export type ModelVersionWhereInput = {
 }
 
 export type ModelVersionOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   manifest?: Prisma.SortOrder
@@ -199,10 +208,12 @@ export type ModelVersionOrderByWithRelationInput = {
 }
 
 export type ModelVersionWhereUniqueInput = Prisma.AtLeast<{
-  id?: string
+  tenantId_id?: Prisma.ModelVersionTenantIdIdCompoundUniqueInput
   AND?: Prisma.ModelVersionWhereInput | Prisma.ModelVersionWhereInput[]
   OR?: Prisma.ModelVersionWhereInput[]
   NOT?: Prisma.ModelVersionWhereInput | Prisma.ModelVersionWhereInput[]
+  tenantId?: Prisma.StringFilter<"ModelVersion"> | string
+  id?: Prisma.StringFilter<"ModelVersion"> | string
   name?: Prisma.StringFilter<"ModelVersion"> | string
   manifest?: Prisma.BytesFilter<"ModelVersion"> | runtime.Bytes
   createdAt?: Prisma.DateTimeFilter<"ModelVersion"> | Date | string
@@ -210,9 +221,10 @@ export type ModelVersionWhereUniqueInput = Prisma.AtLeast<{
   devices?: Prisma.DeviceListRelationFilter
   assignments?: Prisma.AssignmentListRelationFilter
   updates?: Prisma.UpdateListRelationFilter
-}, "id">
+}, "tenantId_id">
 
 export type ModelVersionOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   manifest?: Prisma.SortOrder
@@ -227,6 +239,7 @@ export type ModelVersionScalarWhereWithAggregatesInput = {
   AND?: Prisma.ModelVersionScalarWhereWithAggregatesInput | Prisma.ModelVersionScalarWhereWithAggregatesInput[]
   OR?: Prisma.ModelVersionScalarWhereWithAggregatesInput[]
   NOT?: Prisma.ModelVersionScalarWhereWithAggregatesInput | Prisma.ModelVersionScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"ModelVersion"> | string
   id?: Prisma.StringWithAggregatesFilter<"ModelVersion"> | string
   name?: Prisma.StringWithAggregatesFilter<"ModelVersion"> | string
   manifest?: Prisma.BytesWithAggregatesFilter<"ModelVersion"> | runtime.Bytes
@@ -235,6 +248,7 @@ export type ModelVersionScalarWhereWithAggregatesInput = {
 }
 
 export type ModelVersionCreateInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -246,6 +260,7 @@ export type ModelVersionCreateInput = {
 }
 
 export type ModelVersionUncheckedCreateInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -257,6 +272,7 @@ export type ModelVersionUncheckedCreateInput = {
 }
 
 export type ModelVersionUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -268,6 +284,7 @@ export type ModelVersionUpdateInput = {
 }
 
 export type ModelVersionUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -279,6 +296,7 @@ export type ModelVersionUncheckedUpdateInput = {
 }
 
 export type ModelVersionCreateManyInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -287,6 +305,7 @@ export type ModelVersionCreateManyInput = {
 }
 
 export type ModelVersionUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -295,6 +314,7 @@ export type ModelVersionUpdateManyMutationInput = {
 }
 
 export type ModelVersionUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -307,7 +327,13 @@ export type ModelVersionNullableScalarRelationFilter = {
   isNot?: Prisma.ModelVersionWhereInput | null
 }
 
+export type ModelVersionTenantIdIdCompoundUniqueInput = {
+  tenantId: string
+  id: string
+}
+
 export type ModelVersionCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   manifest?: Prisma.SortOrder
@@ -316,6 +342,7 @@ export type ModelVersionCountOrderByAggregateInput = {
 }
 
 export type ModelVersionMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   manifest?: Prisma.SortOrder
@@ -324,6 +351,7 @@ export type ModelVersionMaxOrderByAggregateInput = {
 }
 
 export type ModelVersionMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   manifest?: Prisma.SortOrder
@@ -381,6 +409,7 @@ export type ModelVersionUpdateOneRequiredWithoutUpdatesNestedInput = {
 }
 
 export type ModelVersionCreateWithoutDevicesInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -391,6 +420,7 @@ export type ModelVersionCreateWithoutDevicesInput = {
 }
 
 export type ModelVersionUncheckedCreateWithoutDevicesInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -417,6 +447,7 @@ export type ModelVersionUpdateToOneWithWhereWithoutDevicesInput = {
 }
 
 export type ModelVersionUpdateWithoutDevicesInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -427,6 +458,7 @@ export type ModelVersionUpdateWithoutDevicesInput = {
 }
 
 export type ModelVersionUncheckedUpdateWithoutDevicesInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -437,6 +469,7 @@ export type ModelVersionUncheckedUpdateWithoutDevicesInput = {
 }
 
 export type ModelVersionCreateWithoutAssignmentsInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -447,6 +480,7 @@ export type ModelVersionCreateWithoutAssignmentsInput = {
 }
 
 export type ModelVersionUncheckedCreateWithoutAssignmentsInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -473,6 +507,7 @@ export type ModelVersionUpdateToOneWithWhereWithoutAssignmentsInput = {
 }
 
 export type ModelVersionUpdateWithoutAssignmentsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -483,6 +518,7 @@ export type ModelVersionUpdateWithoutAssignmentsInput = {
 }
 
 export type ModelVersionUncheckedUpdateWithoutAssignmentsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -493,6 +529,7 @@ export type ModelVersionUncheckedUpdateWithoutAssignmentsInput = {
 }
 
 export type ModelVersionCreateWithoutUpdatesInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -503,6 +540,7 @@ export type ModelVersionCreateWithoutUpdatesInput = {
 }
 
 export type ModelVersionUncheckedCreateWithoutUpdatesInput = {
+  tenantId?: string
   id: string
   name: string
   manifest: runtime.Bytes
@@ -529,6 +567,7 @@ export type ModelVersionUpdateToOneWithWhereWithoutUpdatesInput = {
 }
 
 export type ModelVersionUpdateWithoutUpdatesInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -539,6 +578,7 @@ export type ModelVersionUpdateWithoutUpdatesInput = {
 }
 
 export type ModelVersionUncheckedUpdateWithoutUpdatesInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -598,6 +638,7 @@ export type ModelVersionCountOutputTypeCountUpdatesArgs<ExtArgs extends runtime.
 
 
 export type ModelVersionSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   manifest?: boolean
@@ -610,6 +651,7 @@ export type ModelVersionSelect<ExtArgs extends runtime.Types.Extensions.Internal
 }, ExtArgs["result"]["modelVersion"]>
 
 export type ModelVersionSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   manifest?: boolean
@@ -618,6 +660,7 @@ export type ModelVersionSelectCreateManyAndReturn<ExtArgs extends runtime.Types.
 }, ExtArgs["result"]["modelVersion"]>
 
 export type ModelVersionSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   manifest?: boolean
@@ -626,6 +669,7 @@ export type ModelVersionSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.
 }, ExtArgs["result"]["modelVersion"]>
 
 export type ModelVersionSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   name?: boolean
   manifest?: boolean
@@ -633,7 +677,7 @@ export type ModelVersionSelectScalar = {
   publishedAt?: boolean
 }
 
-export type ModelVersionOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "manifest" | "createdAt" | "publishedAt", ExtArgs["result"]["modelVersion"]>
+export type ModelVersionOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "manifest" | "createdAt" | "publishedAt", ExtArgs["result"]["modelVersion"]>
 export type ModelVersionInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   devices?: boolean | Prisma.ModelVersion$devicesArgs<ExtArgs>
   assignments?: boolean | Prisma.ModelVersion$assignmentsArgs<ExtArgs>
@@ -651,8 +695,9 @@ export type $ModelVersionPayload<ExtArgs extends runtime.Types.Extensions.Intern
     updates: Prisma.$UpdatePayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     /**
-     * SHA-256 of the manifest's bytes.
+     * SHA-256 of the manifest's bytes: two tenants may have the same version.
      */
     id: string
     name: string
@@ -745,8 +790,8 @@ export interface ModelVersionDelegate<ExtArgs extends runtime.Types.Extensions.I
    * // Get first 10 ModelVersions
    * const modelVersions = await prisma.modelVersion.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const modelVersionWithIdOnly = await prisma.modelVersion.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const modelVersionWithTenantIdOnly = await prisma.modelVersion.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends ModelVersionFindManyArgs>(args?: Prisma.SelectSubset<T, ModelVersionFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ModelVersionPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -790,9 +835,9 @@ export interface ModelVersionDelegate<ExtArgs extends runtime.Types.Extensions.I
    *   ]
    * })
    * 
-   * // Create many ModelVersions and only return the `id`
-   * const modelVersionWithIdOnly = await prisma.modelVersion.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many ModelVersions and only return the `tenantId`
+   * const modelVersionWithTenantIdOnly = await prisma.modelVersion.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -881,9 +926,9 @@ export interface ModelVersionDelegate<ExtArgs extends runtime.Types.Extensions.I
    *   ]
    * })
    * 
-   * // Update zero or more ModelVersions and only return the `id`
-   * const modelVersionWithIdOnly = await prisma.modelVersion.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more ModelVersions and only return the `tenantId`
+   * const modelVersionWithTenantIdOnly = await prisma.modelVersion.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1088,6 +1133,7 @@ export interface Prisma__ModelVersionClient<T, Null = never, ExtArgs extends run
  * Fields of the ModelVersion model
  */
 export interface ModelVersionFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"ModelVersion", 'String'>
   readonly id: Prisma.FieldRef<"ModelVersion", 'String'>
   readonly name: Prisma.FieldRef<"ModelVersion", 'String'>
   readonly manifest: Prisma.FieldRef<"ModelVersion", 'Bytes'>

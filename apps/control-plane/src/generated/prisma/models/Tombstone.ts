@@ -25,6 +25,7 @@ export type AggregateTombstone = {
 }
 
 export type TombstoneMinAggregateOutputType = {
+  tenantId: string | null
   deviceId: string | null
   name: string | null
   reason: string | null
@@ -34,6 +35,7 @@ export type TombstoneMinAggregateOutputType = {
 }
 
 export type TombstoneMaxAggregateOutputType = {
+  tenantId: string | null
   deviceId: string | null
   name: string | null
   reason: string | null
@@ -43,6 +45,7 @@ export type TombstoneMaxAggregateOutputType = {
 }
 
 export type TombstoneCountAggregateOutputType = {
+  tenantId: number
   deviceId: number
   name: number
   reason: number
@@ -54,6 +57,7 @@ export type TombstoneCountAggregateOutputType = {
 
 
 export type TombstoneMinAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   name?: true
   reason?: true
@@ -63,6 +67,7 @@ export type TombstoneMinAggregateInputType = {
 }
 
 export type TombstoneMaxAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   name?: true
   reason?: true
@@ -72,6 +77,7 @@ export type TombstoneMaxAggregateInputType = {
 }
 
 export type TombstoneCountAggregateInputType = {
+  tenantId?: true
   deviceId?: true
   name?: true
   reason?: true
@@ -154,6 +160,7 @@ export type TombstoneGroupByArgs<ExtArgs extends runtime.Types.Extensions.Intern
 }
 
 export type TombstoneGroupByOutputType = {
+  tenantId: string
   deviceId: string
   name: string
   reason: string
@@ -184,6 +191,7 @@ export type TombstoneWhereInput = {
   AND?: Prisma.TombstoneWhereInput | Prisma.TombstoneWhereInput[]
   OR?: Prisma.TombstoneWhereInput[]
   NOT?: Prisma.TombstoneWhereInput | Prisma.TombstoneWhereInput[]
+  tenantId?: Prisma.StringFilter<"Tombstone"> | string
   deviceId?: Prisma.StringFilter<"Tombstone"> | string
   name?: Prisma.StringFilter<"Tombstone"> | string
   reason?: Prisma.StringFilter<"Tombstone"> | string
@@ -193,6 +201,7 @@ export type TombstoneWhereInput = {
 }
 
 export type TombstoneOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   name?: Prisma.SortOrder
   reason?: Prisma.SortOrder
@@ -206,6 +215,7 @@ export type TombstoneWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.TombstoneWhereInput | Prisma.TombstoneWhereInput[]
   OR?: Prisma.TombstoneWhereInput[]
   NOT?: Prisma.TombstoneWhereInput | Prisma.TombstoneWhereInput[]
+  tenantId?: Prisma.StringFilter<"Tombstone"> | string
   name?: Prisma.StringFilter<"Tombstone"> | string
   reason?: Prisma.StringFilter<"Tombstone"> | string
   wipe?: Prisma.BoolFilter<"Tombstone"> | boolean
@@ -214,6 +224,7 @@ export type TombstoneWhereUniqueInput = Prisma.AtLeast<{
 }, "deviceId">
 
 export type TombstoneOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   name?: Prisma.SortOrder
   reason?: Prisma.SortOrder
@@ -229,6 +240,7 @@ export type TombstoneScalarWhereWithAggregatesInput = {
   AND?: Prisma.TombstoneScalarWhereWithAggregatesInput | Prisma.TombstoneScalarWhereWithAggregatesInput[]
   OR?: Prisma.TombstoneScalarWhereWithAggregatesInput[]
   NOT?: Prisma.TombstoneScalarWhereWithAggregatesInput | Prisma.TombstoneScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Tombstone"> | string
   deviceId?: Prisma.StringWithAggregatesFilter<"Tombstone"> | string
   name?: Prisma.StringWithAggregatesFilter<"Tombstone"> | string
   reason?: Prisma.StringWithAggregatesFilter<"Tombstone"> | string
@@ -238,6 +250,7 @@ export type TombstoneScalarWhereWithAggregatesInput = {
 }
 
 export type TombstoneCreateInput = {
+  tenantId?: string
   deviceId: string
   name: string
   reason: string
@@ -247,6 +260,7 @@ export type TombstoneCreateInput = {
 }
 
 export type TombstoneUncheckedCreateInput = {
+  tenantId?: string
   deviceId: string
   name: string
   reason: string
@@ -256,6 +270,7 @@ export type TombstoneUncheckedCreateInput = {
 }
 
 export type TombstoneUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   reason?: Prisma.StringFieldUpdateOperationsInput | string
@@ -265,6 +280,7 @@ export type TombstoneUpdateInput = {
 }
 
 export type TombstoneUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   reason?: Prisma.StringFieldUpdateOperationsInput | string
@@ -274,6 +290,7 @@ export type TombstoneUncheckedUpdateInput = {
 }
 
 export type TombstoneCreateManyInput = {
+  tenantId?: string
   deviceId: string
   name: string
   reason: string
@@ -283,6 +300,7 @@ export type TombstoneCreateManyInput = {
 }
 
 export type TombstoneUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   reason?: Prisma.StringFieldUpdateOperationsInput | string
@@ -292,6 +310,7 @@ export type TombstoneUpdateManyMutationInput = {
 }
 
 export type TombstoneUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   reason?: Prisma.StringFieldUpdateOperationsInput | string
@@ -301,6 +320,7 @@ export type TombstoneUncheckedUpdateManyInput = {
 }
 
 export type TombstoneCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   name?: Prisma.SortOrder
   reason?: Prisma.SortOrder
@@ -310,6 +330,7 @@ export type TombstoneCountOrderByAggregateInput = {
 }
 
 export type TombstoneMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   name?: Prisma.SortOrder
   reason?: Prisma.SortOrder
@@ -319,6 +340,7 @@ export type TombstoneMaxOrderByAggregateInput = {
 }
 
 export type TombstoneMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   name?: Prisma.SortOrder
   reason?: Prisma.SortOrder
@@ -327,13 +349,10 @@ export type TombstoneMinOrderByAggregateInput = {
   createdAt?: Prisma.SortOrder
 }
 
-export type BoolFieldUpdateOperationsInput = {
-  set?: boolean
-}
-
 
 
 export type TombstoneSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   name?: boolean
   reason?: boolean
@@ -343,6 +362,7 @@ export type TombstoneSelect<ExtArgs extends runtime.Types.Extensions.InternalArg
 }, ExtArgs["result"]["tombstone"]>
 
 export type TombstoneSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   name?: boolean
   reason?: boolean
@@ -352,6 +372,7 @@ export type TombstoneSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["tombstone"]>
 
 export type TombstoneSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   deviceId?: boolean
   name?: boolean
   reason?: boolean
@@ -361,6 +382,7 @@ export type TombstoneSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ext
 }, ExtArgs["result"]["tombstone"]>
 
 export type TombstoneSelectScalar = {
+  tenantId?: boolean
   deviceId?: boolean
   name?: boolean
   reason?: boolean
@@ -369,12 +391,13 @@ export type TombstoneSelectScalar = {
   createdAt?: boolean
 }
 
-export type TombstoneOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"deviceId" | "name" | "reason" | "wipe" | "wipedAt" | "createdAt", ExtArgs["result"]["tombstone"]>
+export type TombstoneOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "deviceId" | "name" | "reason" | "wipe" | "wipedAt" | "createdAt", ExtArgs["result"]["tombstone"]>
 
 export type $TombstonePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "Tombstone"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     deviceId: string
     name: string
     reason: string
@@ -470,8 +493,8 @@ export interface TombstoneDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    * // Get first 10 Tombstones
    * const tombstones = await prisma.tombstone.findMany({ take: 10 })
    * 
-   * // Only select the `deviceId`
-   * const tombstoneWithDeviceIdOnly = await prisma.tombstone.findMany({ select: { deviceId: true } })
+   * // Only select the `tenantId`
+   * const tombstoneWithTenantIdOnly = await prisma.tombstone.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends TombstoneFindManyArgs>(args?: Prisma.SelectSubset<T, TombstoneFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TombstonePayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -515,9 +538,9 @@ export interface TombstoneDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Create many Tombstones and only return the `deviceId`
-   * const tombstoneWithDeviceIdOnly = await prisma.tombstone.createManyAndReturn({
-   *   select: { deviceId: true },
+   * // Create many Tombstones and only return the `tenantId`
+   * const tombstoneWithTenantIdOnly = await prisma.tombstone.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -606,9 +629,9 @@ export interface TombstoneDelegate<ExtArgs extends runtime.Types.Extensions.Inte
    *   ]
    * })
    * 
-   * // Update zero or more Tombstones and only return the `deviceId`
-   * const tombstoneWithDeviceIdOnly = await prisma.tombstone.updateManyAndReturn({
-   *   select: { deviceId: true },
+   * // Update zero or more Tombstones and only return the `tenantId`
+   * const tombstoneWithTenantIdOnly = await prisma.tombstone.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -810,6 +833,7 @@ export interface Prisma__TombstoneClient<T, Null = never, ExtArgs extends runtim
  * Fields of the Tombstone model
  */
 export interface TombstoneFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Tombstone", 'String'>
   readonly deviceId: Prisma.FieldRef<"Tombstone", 'String'>
   readonly name: Prisma.FieldRef<"Tombstone", 'String'>
   readonly reason: Prisma.FieldRef<"Tombstone", 'String'>

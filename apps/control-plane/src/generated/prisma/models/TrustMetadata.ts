@@ -35,6 +35,7 @@ export type TrustMetadataSumAggregateOutputType = {
 }
 
 export type TrustMetadataMinAggregateOutputType = {
+  tenantId: string | null
   role: string | null
   version: number | null
   bytes: runtime.Bytes | null
@@ -42,6 +43,7 @@ export type TrustMetadataMinAggregateOutputType = {
 }
 
 export type TrustMetadataMaxAggregateOutputType = {
+  tenantId: string | null
   role: string | null
   version: number | null
   bytes: runtime.Bytes | null
@@ -49,6 +51,7 @@ export type TrustMetadataMaxAggregateOutputType = {
 }
 
 export type TrustMetadataCountAggregateOutputType = {
+  tenantId: number
   role: number
   version: number
   bytes: number
@@ -66,6 +69,7 @@ export type TrustMetadataSumAggregateInputType = {
 }
 
 export type TrustMetadataMinAggregateInputType = {
+  tenantId?: true
   role?: true
   version?: true
   bytes?: true
@@ -73,6 +77,7 @@ export type TrustMetadataMinAggregateInputType = {
 }
 
 export type TrustMetadataMaxAggregateInputType = {
+  tenantId?: true
   role?: true
   version?: true
   bytes?: true
@@ -80,6 +85,7 @@ export type TrustMetadataMaxAggregateInputType = {
 }
 
 export type TrustMetadataCountAggregateInputType = {
+  tenantId?: true
   role?: true
   version?: true
   bytes?: true
@@ -174,6 +180,7 @@ export type TrustMetadataGroupByArgs<ExtArgs extends runtime.Types.Extensions.In
 }
 
 export type TrustMetadataGroupByOutputType = {
+  tenantId: string
   role: string
   version: number
   bytes: runtime.Bytes
@@ -204,6 +211,7 @@ export type TrustMetadataWhereInput = {
   AND?: Prisma.TrustMetadataWhereInput | Prisma.TrustMetadataWhereInput[]
   OR?: Prisma.TrustMetadataWhereInput[]
   NOT?: Prisma.TrustMetadataWhereInput | Prisma.TrustMetadataWhereInput[]
+  tenantId?: Prisma.StringFilter<"TrustMetadata"> | string
   role?: Prisma.StringFilter<"TrustMetadata"> | string
   version?: Prisma.IntFilter<"TrustMetadata"> | number
   bytes?: Prisma.BytesFilter<"TrustMetadata"> | runtime.Bytes
@@ -211,6 +219,7 @@ export type TrustMetadataWhereInput = {
 }
 
 export type TrustMetadataOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   role?: Prisma.SortOrder
   version?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
@@ -218,17 +227,19 @@ export type TrustMetadataOrderByWithRelationInput = {
 }
 
 export type TrustMetadataWhereUniqueInput = Prisma.AtLeast<{
-  role_version?: Prisma.TrustMetadataRoleVersionCompoundUniqueInput
+  tenantId_role_version?: Prisma.TrustMetadataTenantIdRoleVersionCompoundUniqueInput
   AND?: Prisma.TrustMetadataWhereInput | Prisma.TrustMetadataWhereInput[]
   OR?: Prisma.TrustMetadataWhereInput[]
   NOT?: Prisma.TrustMetadataWhereInput | Prisma.TrustMetadataWhereInput[]
+  tenantId?: Prisma.StringFilter<"TrustMetadata"> | string
   role?: Prisma.StringFilter<"TrustMetadata"> | string
   version?: Prisma.IntFilter<"TrustMetadata"> | number
   bytes?: Prisma.BytesFilter<"TrustMetadata"> | runtime.Bytes
   createdAt?: Prisma.DateTimeFilter<"TrustMetadata"> | Date | string
-}, "role_version">
+}, "tenantId_role_version">
 
 export type TrustMetadataOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   role?: Prisma.SortOrder
   version?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
@@ -244,6 +255,7 @@ export type TrustMetadataScalarWhereWithAggregatesInput = {
   AND?: Prisma.TrustMetadataScalarWhereWithAggregatesInput | Prisma.TrustMetadataScalarWhereWithAggregatesInput[]
   OR?: Prisma.TrustMetadataScalarWhereWithAggregatesInput[]
   NOT?: Prisma.TrustMetadataScalarWhereWithAggregatesInput | Prisma.TrustMetadataScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"TrustMetadata"> | string
   role?: Prisma.StringWithAggregatesFilter<"TrustMetadata"> | string
   version?: Prisma.IntWithAggregatesFilter<"TrustMetadata"> | number
   bytes?: Prisma.BytesWithAggregatesFilter<"TrustMetadata"> | runtime.Bytes
@@ -251,6 +263,7 @@ export type TrustMetadataScalarWhereWithAggregatesInput = {
 }
 
 export type TrustMetadataCreateInput = {
+  tenantId?: string
   role: string
   version: number
   bytes: runtime.Bytes
@@ -258,6 +271,7 @@ export type TrustMetadataCreateInput = {
 }
 
 export type TrustMetadataUncheckedCreateInput = {
+  tenantId?: string
   role: string
   version: number
   bytes: runtime.Bytes
@@ -265,6 +279,7 @@ export type TrustMetadataUncheckedCreateInput = {
 }
 
 export type TrustMetadataUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   role?: Prisma.StringFieldUpdateOperationsInput | string
   version?: Prisma.IntFieldUpdateOperationsInput | number
   bytes?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -272,6 +287,7 @@ export type TrustMetadataUpdateInput = {
 }
 
 export type TrustMetadataUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   role?: Prisma.StringFieldUpdateOperationsInput | string
   version?: Prisma.IntFieldUpdateOperationsInput | number
   bytes?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -279,6 +295,7 @@ export type TrustMetadataUncheckedUpdateInput = {
 }
 
 export type TrustMetadataCreateManyInput = {
+  tenantId?: string
   role: string
   version: number
   bytes: runtime.Bytes
@@ -286,6 +303,7 @@ export type TrustMetadataCreateManyInput = {
 }
 
 export type TrustMetadataUpdateManyMutationInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   role?: Prisma.StringFieldUpdateOperationsInput | string
   version?: Prisma.IntFieldUpdateOperationsInput | number
   bytes?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
@@ -293,18 +311,21 @@ export type TrustMetadataUpdateManyMutationInput = {
 }
 
 export type TrustMetadataUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   role?: Prisma.StringFieldUpdateOperationsInput | string
   version?: Prisma.IntFieldUpdateOperationsInput | number
   bytes?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
-export type TrustMetadataRoleVersionCompoundUniqueInput = {
+export type TrustMetadataTenantIdRoleVersionCompoundUniqueInput = {
+  tenantId: string
   role: string
   version: number
 }
 
 export type TrustMetadataCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   role?: Prisma.SortOrder
   version?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
@@ -316,6 +337,7 @@ export type TrustMetadataAvgOrderByAggregateInput = {
 }
 
 export type TrustMetadataMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   role?: Prisma.SortOrder
   version?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
@@ -323,6 +345,7 @@ export type TrustMetadataMaxOrderByAggregateInput = {
 }
 
 export type TrustMetadataMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   role?: Prisma.SortOrder
   version?: Prisma.SortOrder
   bytes?: Prisma.SortOrder
@@ -340,6 +363,7 @@ export type BytesFieldUpdateOperationsInput = {
 
 
 export type TrustMetadataSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   role?: boolean
   version?: boolean
   bytes?: boolean
@@ -347,6 +371,7 @@ export type TrustMetadataSelect<ExtArgs extends runtime.Types.Extensions.Interna
 }, ExtArgs["result"]["trustMetadata"]>
 
 export type TrustMetadataSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   role?: boolean
   version?: boolean
   bytes?: boolean
@@ -354,6 +379,7 @@ export type TrustMetadataSelectCreateManyAndReturn<ExtArgs extends runtime.Types
 }, ExtArgs["result"]["trustMetadata"]>
 
 export type TrustMetadataSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   role?: boolean
   version?: boolean
   bytes?: boolean
@@ -361,18 +387,20 @@ export type TrustMetadataSelectUpdateManyAndReturn<ExtArgs extends runtime.Types
 }, ExtArgs["result"]["trustMetadata"]>
 
 export type TrustMetadataSelectScalar = {
+  tenantId?: boolean
   role?: boolean
   version?: boolean
   bytes?: boolean
   createdAt?: boolean
 }
 
-export type TrustMetadataOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"role" | "version" | "bytes" | "createdAt", ExtArgs["result"]["trustMetadata"]>
+export type TrustMetadataOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "role" | "version" | "bytes" | "createdAt", ExtArgs["result"]["trustMetadata"]>
 
 export type $TrustMetadataPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "TrustMetadata"
   objects: {}
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     /**
      * `root`, `targets`, `snapshot` or `timestamp`.
      */
@@ -463,8 +491,8 @@ export interface TrustMetadataDelegate<ExtArgs extends runtime.Types.Extensions.
    * // Get first 10 TrustMetadata
    * const trustMetadata = await prisma.trustMetadata.findMany({ take: 10 })
    * 
-   * // Only select the `role`
-   * const trustMetadataWithRoleOnly = await prisma.trustMetadata.findMany({ select: { role: true } })
+   * // Only select the `tenantId`
+   * const trustMetadataWithTenantIdOnly = await prisma.trustMetadata.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends TrustMetadataFindManyArgs>(args?: Prisma.SelectSubset<T, TrustMetadataFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TrustMetadataPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -508,9 +536,9 @@ export interface TrustMetadataDelegate<ExtArgs extends runtime.Types.Extensions.
    *   ]
    * })
    * 
-   * // Create many TrustMetadata and only return the `role`
-   * const trustMetadataWithRoleOnly = await prisma.trustMetadata.createManyAndReturn({
-   *   select: { role: true },
+   * // Create many TrustMetadata and only return the `tenantId`
+   * const trustMetadataWithTenantIdOnly = await prisma.trustMetadata.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -599,9 +627,9 @@ export interface TrustMetadataDelegate<ExtArgs extends runtime.Types.Extensions.
    *   ]
    * })
    * 
-   * // Update zero or more TrustMetadata and only return the `role`
-   * const trustMetadataWithRoleOnly = await prisma.trustMetadata.updateManyAndReturn({
-   *   select: { role: true },
+   * // Update zero or more TrustMetadata and only return the `tenantId`
+   * const trustMetadataWithTenantIdOnly = await prisma.trustMetadata.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -803,6 +831,7 @@ export interface Prisma__TrustMetadataClient<T, Null = never, ExtArgs extends ru
  * Fields of the TrustMetadata model
  */
 export interface TrustMetadataFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"TrustMetadata", 'String'>
   readonly role: Prisma.FieldRef<"TrustMetadata", 'String'>
   readonly version: Prisma.FieldRef<"TrustMetadata", 'Int'>
   readonly bytes: Prisma.FieldRef<"TrustMetadata", 'Bytes'>

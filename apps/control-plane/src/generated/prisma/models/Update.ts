@@ -25,6 +25,7 @@ export type AggregateUpdate = {
 }
 
 export type UpdateMinAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   modelVersionId: string | null
   state: string | null
@@ -35,6 +36,7 @@ export type UpdateMinAggregateOutputType = {
 }
 
 export type UpdateMaxAggregateOutputType = {
+  tenantId: string | null
   id: string | null
   modelVersionId: string | null
   state: string | null
@@ -45,6 +47,7 @@ export type UpdateMaxAggregateOutputType = {
 }
 
 export type UpdateCountAggregateOutputType = {
+  tenantId: number
   id: number
   modelVersionId: number
   state: number
@@ -57,6 +60,7 @@ export type UpdateCountAggregateOutputType = {
 
 
 export type UpdateMinAggregateInputType = {
+  tenantId?: true
   id?: true
   modelVersionId?: true
   state?: true
@@ -67,6 +71,7 @@ export type UpdateMinAggregateInputType = {
 }
 
 export type UpdateMaxAggregateInputType = {
+  tenantId?: true
   id?: true
   modelVersionId?: true
   state?: true
@@ -77,6 +82,7 @@ export type UpdateMaxAggregateInputType = {
 }
 
 export type UpdateCountAggregateInputType = {
+  tenantId?: true
   id?: true
   modelVersionId?: true
   state?: true
@@ -160,6 +166,7 @@ export type UpdateGroupByArgs<ExtArgs extends runtime.Types.Extensions.InternalA
 }
 
 export type UpdateGroupByOutputType = {
+  tenantId: string
   id: string
   modelVersionId: string
   state: string
@@ -191,6 +198,7 @@ export type UpdateWhereInput = {
   AND?: Prisma.UpdateWhereInput | Prisma.UpdateWhereInput[]
   OR?: Prisma.UpdateWhereInput[]
   NOT?: Prisma.UpdateWhereInput | Prisma.UpdateWhereInput[]
+  tenantId?: Prisma.StringFilter<"Update"> | string
   id?: Prisma.StringFilter<"Update"> | string
   modelVersionId?: Prisma.StringFilter<"Update"> | string
   state?: Prisma.StringFilter<"Update"> | string
@@ -203,6 +211,7 @@ export type UpdateWhereInput = {
 }
 
 export type UpdateOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -216,9 +225,11 @@ export type UpdateOrderByWithRelationInput = {
 
 export type UpdateWhereUniqueInput = Prisma.AtLeast<{
   id?: string
+  tenantId_id?: Prisma.UpdateTenantIdIdCompoundUniqueInput
   AND?: Prisma.UpdateWhereInput | Prisma.UpdateWhereInput[]
   OR?: Prisma.UpdateWhereInput[]
   NOT?: Prisma.UpdateWhereInput | Prisma.UpdateWhereInput[]
+  tenantId?: Prisma.StringFilter<"Update"> | string
   modelVersionId?: Prisma.StringFilter<"Update"> | string
   state?: Prisma.StringFilter<"Update"> | string
   wholeFleet?: Prisma.BoolFilter<"Update"> | boolean
@@ -227,9 +238,10 @@ export type UpdateWhereUniqueInput = Prisma.AtLeast<{
   finishedAt?: Prisma.DateTimeNullableFilter<"Update"> | Date | string | null
   modelVersion?: Prisma.XOR<Prisma.ModelVersionScalarRelationFilter, Prisma.ModelVersionWhereInput>
   targets?: Prisma.UpdateTargetListRelationFilter
-}, "id">
+}, "id" | "tenantId_id">
 
 export type UpdateOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -246,6 +258,7 @@ export type UpdateScalarWhereWithAggregatesInput = {
   AND?: Prisma.UpdateScalarWhereWithAggregatesInput | Prisma.UpdateScalarWhereWithAggregatesInput[]
   OR?: Prisma.UpdateScalarWhereWithAggregatesInput[]
   NOT?: Prisma.UpdateScalarWhereWithAggregatesInput | Prisma.UpdateScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"Update"> | string
   id?: Prisma.StringWithAggregatesFilter<"Update"> | string
   modelVersionId?: Prisma.StringWithAggregatesFilter<"Update"> | string
   state?: Prisma.StringWithAggregatesFilter<"Update"> | string
@@ -267,6 +280,7 @@ export type UpdateCreateInput = {
 }
 
 export type UpdateUncheckedCreateInput = {
+  tenantId?: string
   id: string
   modelVersionId: string
   state: string
@@ -289,6 +303,7 @@ export type UpdateUpdateInput = {
 }
 
 export type UpdateUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -300,6 +315,7 @@ export type UpdateUncheckedUpdateInput = {
 }
 
 export type UpdateCreateManyInput = {
+  tenantId?: string
   id: string
   modelVersionId: string
   state: string
@@ -319,6 +335,7 @@ export type UpdateUpdateManyMutationInput = {
 }
 
 export type UpdateUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -338,7 +355,13 @@ export type UpdateOrderByRelationAggregateInput = {
   _count?: Prisma.SortOrder
 }
 
+export type UpdateTenantIdIdCompoundUniqueInput = {
+  tenantId: string
+  id: string
+}
+
 export type UpdateCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -349,6 +372,7 @@ export type UpdateCountOrderByAggregateInput = {
 }
 
 export type UpdateMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -359,6 +383,7 @@ export type UpdateMaxOrderByAggregateInput = {
 }
 
 export type UpdateMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   id?: Prisma.SortOrder
   modelVersionId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -479,6 +504,7 @@ export type UpdateScalarWhereInput = {
   AND?: Prisma.UpdateScalarWhereInput | Prisma.UpdateScalarWhereInput[]
   OR?: Prisma.UpdateScalarWhereInput[]
   NOT?: Prisma.UpdateScalarWhereInput | Prisma.UpdateScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"Update"> | string
   id?: Prisma.StringFilter<"Update"> | string
   modelVersionId?: Prisma.StringFilter<"Update"> | string
   state?: Prisma.StringFilter<"Update"> | string
@@ -499,6 +525,7 @@ export type UpdateCreateWithoutTargetsInput = {
 }
 
 export type UpdateUncheckedCreateWithoutTargetsInput = {
+  tenantId?: string
   id: string
   modelVersionId: string
   state: string
@@ -535,6 +562,7 @@ export type UpdateUpdateWithoutTargetsInput = {
 }
 
 export type UpdateUncheckedUpdateWithoutTargetsInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   modelVersionId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -614,6 +642,7 @@ export type UpdateCountOutputTypeCountTargetsArgs<ExtArgs extends runtime.Types.
 
 
 export type UpdateSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
@@ -627,6 +656,7 @@ export type UpdateSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
 }, ExtArgs["result"]["update"]>
 
 export type UpdateSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
@@ -638,6 +668,7 @@ export type UpdateSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
 }, ExtArgs["result"]["update"]>
 
 export type UpdateSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
@@ -649,6 +680,7 @@ export type UpdateSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
 }, ExtArgs["result"]["update"]>
 
 export type UpdateSelectScalar = {
+  tenantId?: boolean
   id?: boolean
   modelVersionId?: boolean
   state?: boolean
@@ -658,7 +690,7 @@ export type UpdateSelectScalar = {
   finishedAt?: boolean
 }
 
-export type UpdateOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "modelVersionId" | "state" | "wholeFleet" | "createdAt" | "deadlineAt" | "finishedAt", ExtArgs["result"]["update"]>
+export type UpdateOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "modelVersionId" | "state" | "wholeFleet" | "createdAt" | "deadlineAt" | "finishedAt", ExtArgs["result"]["update"]>
 export type UpdateInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
   targets?: boolean | Prisma.Update$targetsArgs<ExtArgs>
@@ -678,6 +710,7 @@ export type $UpdatePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     targets: Prisma.$UpdateTargetPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     id: string
     modelVersionId: string
     state: string
@@ -774,8 +807,8 @@ export interface UpdateDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    * // Get first 10 Updates
    * const updates = await prisma.update.findMany({ take: 10 })
    * 
-   * // Only select the `id`
-   * const updateWithIdOnly = await prisma.update.findMany({ select: { id: true } })
+   * // Only select the `tenantId`
+   * const updateWithTenantIdOnly = await prisma.update.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends UpdateFindManyArgs>(args?: Prisma.SelectSubset<T, UpdateFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UpdatePayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -819,9 +852,9 @@ export interface UpdateDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    *   ]
    * })
    * 
-   * // Create many Updates and only return the `id`
-   * const updateWithIdOnly = await prisma.update.createManyAndReturn({
-   *   select: { id: true },
+   * // Create many Updates and only return the `tenantId`
+   * const updateWithTenantIdOnly = await prisma.update.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -910,9 +943,9 @@ export interface UpdateDelegate<ExtArgs extends runtime.Types.Extensions.Interna
    *   ]
    * })
    * 
-   * // Update zero or more Updates and only return the `id`
-   * const updateWithIdOnly = await prisma.update.updateManyAndReturn({
-   *   select: { id: true },
+   * // Update zero or more Updates and only return the `tenantId`
+   * const updateWithTenantIdOnly = await prisma.update.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1116,6 +1149,7 @@ export interface Prisma__UpdateClient<T, Null = never, ExtArgs extends runtime.T
  * Fields of the Update model
  */
 export interface UpdateFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"Update", 'String'>
   readonly id: Prisma.FieldRef<"Update", 'String'>
   readonly modelVersionId: Prisma.FieldRef<"Update", 'String'>
   readonly state: Prisma.FieldRef<"Update", 'String'>

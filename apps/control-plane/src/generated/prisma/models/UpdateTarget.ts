@@ -35,6 +35,7 @@ export type UpdateTargetSumAggregateOutputType = {
 }
 
 export type UpdateTargetMinAggregateOutputType = {
+  tenantId: string | null
   updateId: string | null
   deviceId: string | null
   state: string | null
@@ -44,6 +45,7 @@ export type UpdateTargetMinAggregateOutputType = {
 }
 
 export type UpdateTargetMaxAggregateOutputType = {
+  tenantId: string | null
   updateId: string | null
   deviceId: string | null
   state: string | null
@@ -53,6 +55,7 @@ export type UpdateTargetMaxAggregateOutputType = {
 }
 
 export type UpdateTargetCountAggregateOutputType = {
+  tenantId: number
   updateId: number
   deviceId: number
   state: number
@@ -72,6 +75,7 @@ export type UpdateTargetSumAggregateInputType = {
 }
 
 export type UpdateTargetMinAggregateInputType = {
+  tenantId?: true
   updateId?: true
   deviceId?: true
   state?: true
@@ -81,6 +85,7 @@ export type UpdateTargetMinAggregateInputType = {
 }
 
 export type UpdateTargetMaxAggregateInputType = {
+  tenantId?: true
   updateId?: true
   deviceId?: true
   state?: true
@@ -90,6 +95,7 @@ export type UpdateTargetMaxAggregateInputType = {
 }
 
 export type UpdateTargetCountAggregateInputType = {
+  tenantId?: true
   updateId?: true
   deviceId?: true
   state?: true
@@ -186,6 +192,7 @@ export type UpdateTargetGroupByArgs<ExtArgs extends runtime.Types.Extensions.Int
 }
 
 export type UpdateTargetGroupByOutputType = {
+  tenantId: string
   updateId: string
   deviceId: string
   state: string
@@ -218,6 +225,7 @@ export type UpdateTargetWhereInput = {
   AND?: Prisma.UpdateTargetWhereInput | Prisma.UpdateTargetWhereInput[]
   OR?: Prisma.UpdateTargetWhereInput[]
   NOT?: Prisma.UpdateTargetWhereInput | Prisma.UpdateTargetWhereInput[]
+  tenantId?: Prisma.StringFilter<"UpdateTarget"> | string
   updateId?: Prisma.StringFilter<"UpdateTarget"> | string
   deviceId?: Prisma.StringFilter<"UpdateTarget"> | string
   state?: Prisma.StringFilter<"UpdateTarget"> | string
@@ -229,6 +237,7 @@ export type UpdateTargetWhereInput = {
 }
 
 export type UpdateTargetOrderByWithRelationInput = {
+  tenantId?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -244,6 +253,7 @@ export type UpdateTargetWhereUniqueInput = Prisma.AtLeast<{
   AND?: Prisma.UpdateTargetWhereInput | Prisma.UpdateTargetWhereInput[]
   OR?: Prisma.UpdateTargetWhereInput[]
   NOT?: Prisma.UpdateTargetWhereInput | Prisma.UpdateTargetWhereInput[]
+  tenantId?: Prisma.StringFilter<"UpdateTarget"> | string
   updateId?: Prisma.StringFilter<"UpdateTarget"> | string
   deviceId?: Prisma.StringFilter<"UpdateTarget"> | string
   state?: Prisma.StringFilter<"UpdateTarget"> | string
@@ -255,6 +265,7 @@ export type UpdateTargetWhereUniqueInput = Prisma.AtLeast<{
 }, "updateId_deviceId">
 
 export type UpdateTargetOrderByWithAggregationInput = {
+  tenantId?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -272,6 +283,7 @@ export type UpdateTargetScalarWhereWithAggregatesInput = {
   AND?: Prisma.UpdateTargetScalarWhereWithAggregatesInput | Prisma.UpdateTargetScalarWhereWithAggregatesInput[]
   OR?: Prisma.UpdateTargetScalarWhereWithAggregatesInput[]
   NOT?: Prisma.UpdateTargetScalarWhereWithAggregatesInput | Prisma.UpdateTargetScalarWhereWithAggregatesInput[]
+  tenantId?: Prisma.StringWithAggregatesFilter<"UpdateTarget"> | string
   updateId?: Prisma.StringWithAggregatesFilter<"UpdateTarget"> | string
   deviceId?: Prisma.StringWithAggregatesFilter<"UpdateTarget"> | string
   state?: Prisma.StringWithAggregatesFilter<"UpdateTarget"> | string
@@ -290,6 +302,7 @@ export type UpdateTargetCreateInput = {
 }
 
 export type UpdateTargetUncheckedCreateInput = {
+  tenantId?: string
   updateId: string
   deviceId: string
   state: string
@@ -308,6 +321,7 @@ export type UpdateTargetUpdateInput = {
 }
 
 export type UpdateTargetUncheckedUpdateInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   updateId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -317,6 +331,7 @@ export type UpdateTargetUncheckedUpdateInput = {
 }
 
 export type UpdateTargetCreateManyInput = {
+  tenantId?: string
   updateId: string
   deviceId: string
   state: string
@@ -333,6 +348,7 @@ export type UpdateTargetUpdateManyMutationInput = {
 }
 
 export type UpdateTargetUncheckedUpdateManyInput = {
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   updateId?: Prisma.StringFieldUpdateOperationsInput | string
   deviceId?: Prisma.StringFieldUpdateOperationsInput | string
   state?: Prisma.StringFieldUpdateOperationsInput | string
@@ -357,6 +373,7 @@ export type UpdateTargetUpdateIdDeviceIdCompoundUniqueInput = {
 }
 
 export type UpdateTargetCountOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -370,6 +387,7 @@ export type UpdateTargetAvgOrderByAggregateInput = {
 }
 
 export type UpdateTargetMaxOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -379,6 +397,7 @@ export type UpdateTargetMaxOrderByAggregateInput = {
 }
 
 export type UpdateTargetMinOrderByAggregateInput = {
+  tenantId?: Prisma.SortOrder
   updateId?: Prisma.SortOrder
   deviceId?: Prisma.SortOrder
   state?: Prisma.SortOrder
@@ -529,6 +548,7 @@ export type UpdateTargetScalarWhereInput = {
   AND?: Prisma.UpdateTargetScalarWhereInput | Prisma.UpdateTargetScalarWhereInput[]
   OR?: Prisma.UpdateTargetScalarWhereInput[]
   NOT?: Prisma.UpdateTargetScalarWhereInput | Prisma.UpdateTargetScalarWhereInput[]
+  tenantId?: Prisma.StringFilter<"UpdateTarget"> | string
   updateId?: Prisma.StringFilter<"UpdateTarget"> | string
   deviceId?: Prisma.StringFilter<"UpdateTarget"> | string
   state?: Prisma.StringFilter<"UpdateTarget"> | string
@@ -646,6 +666,7 @@ export type UpdateTargetUncheckedUpdateManyWithoutUpdateInput = {
 
 
 export type UpdateTargetSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   updateId?: boolean
   deviceId?: boolean
   state?: boolean
@@ -657,6 +678,7 @@ export type UpdateTargetSelect<ExtArgs extends runtime.Types.Extensions.Internal
 }, ExtArgs["result"]["updateTarget"]>
 
 export type UpdateTargetSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   updateId?: boolean
   deviceId?: boolean
   state?: boolean
@@ -668,6 +690,7 @@ export type UpdateTargetSelectCreateManyAndReturn<ExtArgs extends runtime.Types.
 }, ExtArgs["result"]["updateTarget"]>
 
 export type UpdateTargetSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
+  tenantId?: boolean
   updateId?: boolean
   deviceId?: boolean
   state?: boolean
@@ -679,6 +702,7 @@ export type UpdateTargetSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.
 }, ExtArgs["result"]["updateTarget"]>
 
 export type UpdateTargetSelectScalar = {
+  tenantId?: boolean
   updateId?: boolean
   deviceId?: boolean
   state?: boolean
@@ -687,7 +711,7 @@ export type UpdateTargetSelectScalar = {
   changedAt?: boolean
 }
 
-export type UpdateTargetOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"updateId" | "deviceId" | "state" | "generation" | "error" | "changedAt", ExtArgs["result"]["updateTarget"]>
+export type UpdateTargetOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "updateId" | "deviceId" | "state" | "generation" | "error" | "changedAt", ExtArgs["result"]["updateTarget"]>
 export type UpdateTargetInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   update?: boolean | Prisma.UpdateDefaultArgs<ExtArgs>
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
@@ -708,6 +732,7 @@ export type $UpdateTargetPayload<ExtArgs extends runtime.Types.Extensions.Intern
     device: Prisma.$DevicePayload<ExtArgs>
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
+    tenantId: string
     updateId: string
     deviceId: string
     state: string
@@ -797,8 +822,8 @@ export interface UpdateTargetDelegate<ExtArgs extends runtime.Types.Extensions.I
    * // Get first 10 UpdateTargets
    * const updateTargets = await prisma.updateTarget.findMany({ take: 10 })
    * 
-   * // Only select the `updateId`
-   * const updateTargetWithUpdateIdOnly = await prisma.updateTarget.findMany({ select: { updateId: true } })
+   * // Only select the `tenantId`
+   * const updateTargetWithTenantIdOnly = await prisma.updateTarget.findMany({ select: { tenantId: true } })
    * 
    */
   findMany<T extends UpdateTargetFindManyArgs>(args?: Prisma.SelectSubset<T, UpdateTargetFindManyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UpdateTargetPayload<ExtArgs>, T, "findMany", GlobalOmitOptions>>
@@ -842,9 +867,9 @@ export interface UpdateTargetDelegate<ExtArgs extends runtime.Types.Extensions.I
    *   ]
    * })
    * 
-   * // Create many UpdateTargets and only return the `updateId`
-   * const updateTargetWithUpdateIdOnly = await prisma.updateTarget.createManyAndReturn({
-   *   select: { updateId: true },
+   * // Create many UpdateTargets and only return the `tenantId`
+   * const updateTargetWithTenantIdOnly = await prisma.updateTarget.createManyAndReturn({
+   *   select: { tenantId: true },
    *   data: [
    *     // ... provide data here
    *   ]
@@ -933,9 +958,9 @@ export interface UpdateTargetDelegate<ExtArgs extends runtime.Types.Extensions.I
    *   ]
    * })
    * 
-   * // Update zero or more UpdateTargets and only return the `updateId`
-   * const updateTargetWithUpdateIdOnly = await prisma.updateTarget.updateManyAndReturn({
-   *   select: { updateId: true },
+   * // Update zero or more UpdateTargets and only return the `tenantId`
+   * const updateTargetWithTenantIdOnly = await prisma.updateTarget.updateManyAndReturn({
+   *   select: { tenantId: true },
    *   where: {
    *     // ... provide filter here
    *   },
@@ -1139,6 +1164,7 @@ export interface Prisma__UpdateTargetClient<T, Null = never, ExtArgs extends run
  * Fields of the UpdateTarget model
  */
 export interface UpdateTargetFieldRefs {
+  readonly tenantId: Prisma.FieldRef<"UpdateTarget", 'String'>
   readonly updateId: Prisma.FieldRef<"UpdateTarget", 'String'>
   readonly deviceId: Prisma.FieldRef<"UpdateTarget", 'String'>
   readonly state: Prisma.FieldRef<"UpdateTarget", 'String'>
