@@ -34,6 +34,15 @@ describe('a network that breaks streams', () => {
     expect(device.states.map(({ why }) => why).slice(0, 10)).toEqual(['streams do not get through', ...spell, ...spell, ...spell]);
   });
 
+  it('is not what a control plane is that nothing can connect to: no Sync is tried there, only streams', async () => {
+    await rig.start({ heartbeatMs: 100 });
+    const device = rig.device({ syncAfter: 1 });
+    await rig.plane.until('the session', () => device.session.online);
+    rig.die();
+    await rig.plane.until('two failed streams', () => device.states.filter(({ online }) => !online).length >= 3);
+    expect(device.states.slice(2).every(({ why }) => why.startsWith('No connection established'))).toBe(true);
+  });
+
   it('is tried with a stream again when Sync fails too', async () => {
     const network = { refuseStreams: true, heartbeatMs: 100 };
     await rig.start(network);

@@ -72,6 +72,8 @@ interface Ended {
   readonly drainMs: number | undefined;
   /** When the control plane, which was full, has room. */
   readonly retryAfterMs: number | undefined;
+  /** False when there was no connection to send it on. */
+  readonly isReached: boolean;
 }
 
 const RETRY_AFTER_MAX_MS = 120_000;
@@ -81,6 +83,10 @@ function retryAfterOf({ code, metadata }: ServiceError): number | undefined {
   const ms = Number(metadata?.get('retry-after-ms')[0]);
   return ms > 0 ? Math.min(ms, RETRY_AFTER_MAX_MS) : undefined;
 }
+
+/** As grpc-js says it when no connection came about. Where its words change, Sync is tried as well. */
+const foundNoConnection = ({ code, details }: ServiceError): boolean =>
+  code === status.UNAVAILABLE && details.startsWith('No connection established');
 
 /** The device's side of the session: dials, says Hello, beats, resumes and dials again until stopped. */
 export class DeviceSession {
@@ -142,8 +148,9 @@ export class DeviceSession {
       if (signal.aborted) return;
       const ended = await this.stream(signal);
       let { healthyMs } = ended;
-      unwelcomed = ended.welcome || ended.retryAfterMs !== undefined ? 0 : unwelcomed + 1;
-      if (unwelcomed >= syncAfter && !this.refusal) {
+      if (ended.isReached) unwelcomed = ended.welcome || ended.retryAfterMs !== undefined ? 0 : unwelcomed + 1;
+      // Where nothing listens, another kind of call gets no further and costs as much.
+      if (ended.isReached && unwelcomed >= syncAfter && !this.refusal) {
         healthyMs = await this.poll(signal);
         // One stream is tried between two spells of Sync; waiting for more of them would leave the device offline most of the time.
         if (healthyMs > 0) unwelcomed = syncAfter - 1;
@@ -179,7 +186,7 @@ export class DeviceSession {
   private async stream(signal: AbortSignal): Promise<Ended> {
     const { handlers, welcomeTimeoutMs = 10_000 } = this.options;
     const hello = await handlers.hello();
-    if (signal.aborted) return { welcome: undefined, healthyMs: 0, drainMs: undefined, retryAfterMs: undefined };
+    if (signal.aborted) return { welcome: undefined, healthyMs: 0, drainMs: undefined, retryAfterMs: undefined, isReached: false };
     const call: ClientDuplexStream<SessionRequest, SessionResponse> = this.client.session();
     return new Promise((resolve) => {
       let welcome: Welcome | undefined;
@@ -189,6 +196,7 @@ export class DeviceSession {
       let why = 'the control plane closed the session';
       let beat: NodeJS.Timeout | undefined;
       let watch: NodeJS.Timeout | undefined;
+      let isReached = true;
       let over = false;
       const give = (reason: string): void => {
         why = reason;
@@ -212,7 +220,7 @@ export class DeviceSession {
         signal.removeEventListener('abort', stop);
         const healthyMs = welcome ? performance.now() - welcomedAt : 0;
         this.unlink(why);
-        resolve({ welcome, healthyMs, drainMs, retryAfterMs });
+        resolve({ welcome, healthyMs, drainMs, retryAfterMs, isReached });
       };
       call.on('data', (response: SessionResponse) => {
         if (over) return;
@@ -236,6 +244,7 @@ export class DeviceSession {
         if (!over) this.refusal = refusalOf(error);
         if (why === 'the control plane closed the session') why = error.details || error.message;
         retryAfterMs = retryAfterOf(error);
+        isReached = !foundNoConnection(error);
         end();
       });
       call.on('end', () => {

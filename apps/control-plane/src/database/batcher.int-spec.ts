@@ -65,6 +65,25 @@ describe('Batcher', () => {
     expect(outcomes.flatMap(({ status }, i) => (status === 'rejected' ? [i] : []))).toEqual([37]);
   });
 
+  it('does again what a deadlock has undone', async () => {
+    await prisma.system.$executeRaw`CREATE TABLE locked (key text PRIMARY KEY, at int)`;
+    await prisma.system.$executeRaw`INSERT INTO locked VALUES ('a', 0), ('b', 0)`;
+    let runs = 0;
+    const inOrder = (first: string, second: string): Batcher<string, number> =>
+      new Batcher(async (some) => {
+        runs += 1;
+        await prisma.system.$transaction(async (tx) => {
+          await tx.$executeRaw`UPDATE locked SET at = at + 1 WHERE key = ${first}`;
+          await new Promise((resolve) => setTimeout(resolve, 200));
+          await tx.$executeRaw`UPDATE locked SET at = at + 1 WHERE key = ${second}`;
+        });
+        return some.map(() => runs);
+      });
+    await inSystem(() => Promise.all([inOrder('a', 'b').add('x'), inOrder('b', 'a').add('x')]));
+    expect(runs).toBe(3);
+    expect(await prisma.system.$queryRaw`SELECT at FROM locked`).toEqual([{ at: 2 }, { at: 2 }]);
+  });
+
   it('asks a database that is gone once, not once for each item', async () => {
     batches.length = 0;
     const gone = new PrismaService('postgresql://nobody@127.0.0.1:1/none');

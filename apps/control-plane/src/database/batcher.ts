@@ -3,6 +3,7 @@ import { currentScope, inScope, type Scope } from './scope.js';
 
 const BATCH_MAX = 500;
 const WAITING_MAX = 100_000;
+const DEADLOCK_TRIES = 5;
 
 interface Waiting<T, R> {
   readonly item: T;
@@ -65,9 +66,19 @@ export class Batcher<T, R> {
     return batch;
   }
 
+  /** Statements of many rows meet in the same table; one that a deadlock undid is done again. */
+  private async undisturbed(items: readonly T[]): Promise<readonly R[]> {
+    for (let tries = 1; ; tries += 1)
+      try {
+        return await this.run(items);
+      } catch (error) {
+        if (tries >= DEADLOCK_TRIES || !isDeadlock(error)) throw error;
+      }
+  }
+
   private async settle(batch: readonly Waiting<T, R>[]): Promise<void> {
     try {
-      const results = await this.run(batch.map(({ item }) => item));
+      const results = await this.undisturbed(batch.map(({ item }) => item));
       batch.forEach(({ resolve }, index) => resolve(results[index]!));
     } catch (error) {
       if (batch.length === 1 || !isFaultOfData(error)) return batch.forEach(({ reject }) => reject(error));
@@ -80,12 +91,19 @@ export class Batcher<T, R> {
 
 const nameOf = (scope: Scope): string => (scope.kind === 'tenant' ? scope.tenantId : '');
 
+/** Two statements locked the same rows in different orders, and PostgreSQL has undone this one. */
+const isDeadlock = (error: unknown): boolean => codesOf(error).includes('40P01');
+
 /** PostgreSQL's classes 22, a value that cannot be stored, and 23, a rule that it breaks: the fault of one row, not of the server. */
-function isFaultOfData(error: unknown): boolean {
+const isFaultOfData = (error: unknown): boolean => codesOf(error).some((code) => /^2[23][0-9A-Z]{3}$/.test(code));
+
+/** Of the error and of what it wraps. */
+function codesOf(error: unknown): string[] {
+  const codes: string[] = [];
   for (let at = error, depth = 0; typeof at === 'object' && at !== null && depth < 6; depth += 1) {
     const { code, originalCode, meta, driverAdapterError, cause } = at as Record<string, unknown>;
-    if ([code, originalCode].some((value) => typeof value === 'string' && /^2[23][0-9A-Z]{3}$/.test(value))) return true;
+    for (const value of [code, originalCode]) if (typeof value === 'string') codes.push(value);
     at = driverAdapterError ?? meta ?? cause;
   }
-  return false;
+  return codes;
 }

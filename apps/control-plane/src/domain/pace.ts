@@ -1,5 +1,5 @@
-/** How late the event loop may be before a process counts as one that does not keep up, milliseconds. */
-export const LATE_MS = 200;
+/** How late timers may be on average before a process counts as one that does not keep up, milliseconds. One long pause does not make it so. */
+export const LATE_MS = 100;
 /** However late it is, it takes this share: those who wait must get in some time. */
 const SHARE_MIN = 0.02;
 const FASTER = 1.25;

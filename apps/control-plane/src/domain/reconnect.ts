@@ -1,5 +1,5 @@
 /** TLS handshakes that one process begins in a second. */
-export const CONNECTIONS_PER_SECOND = 500;
+export const CONNECTIONS_PER_SECOND = 250;
 
 /**
  * How widely devices that lost their session spread their return, milliseconds. So wide that the handshakes of a whole fleet keep below what is
