@@ -37,7 +37,7 @@ describe('a desired document', () => {
     };
     const lowered = await beatUntilMoved('large', 400);
     expect(lowered).toMatchObject({ generation: 2n, sliceId: 'small' });
-    expect(lowered.reason).toMatch(/large took 400 ms per token in [34] windows in a row, rig.target 100 ms/);
+    expect(lowered.reason).toMatch(/large took 400 ms per token in [34] windows in a row, target 100 ms/);
     rig.report(device, 2n, Phase.PHASE_ACTIVE, 'small');
     const raised = await beatUntilMoved('small', 2);
     expect(raised).toMatchObject({ generation: 3n, sliceId: 'large' });
