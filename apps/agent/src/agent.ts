@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -17,7 +18,7 @@ import {
   writeFileDurably,
   type Slot,
 } from '@matfleet/device';
-import { largestMatrixBytes, mappedBytes, qualityOf, sliceById } from '@matfleet/model';
+import { largestMatrixBytes, mappedBytes, preparedBytes, qualityOf, sliceById } from '@matfleet/model';
 import { Phase, Privacy, type Capabilities, type Condition, type Desired, type Hello } from '@matfleet/protocol';
 import type { Logger } from 'pino';
 import { activate, engineSpec } from './activation.js';
@@ -310,6 +311,11 @@ export class Agent {
     const manifest = store.manifest(candidate.modelVersionId)!;
     const slice = sliceById(manifest, candidate.sliceId);
     try {
+      const packed = preparedBytes(manifest, slice);
+      const { bavail, bsize } = await statfs(config.data);
+      // A disk that reports no free block does not know.
+      if (packed > bavail * bsize && bavail > 0)
+        throw new Error(`packing takes ${Math.ceil(packed / 1e6)} MB of disk in ${config.data}, ${Math.floor((bavail * bsize) / 1e6)} MB are free`);
       const done = await prepareSlice(
         { storeDir: store.directory, slices: [candidate, ...keep], ...(config.threads !== undefined && { threads: config.threads }) },
         {

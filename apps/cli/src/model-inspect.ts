@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { footprint, frontier, type Footprint, type Manifest, type Quality, type Slice } from '@matfleet/model';
 import { formatWidths, parseWhole } from './arguments.js';
 import type { Register } from './command.js';
@@ -11,7 +12,7 @@ export const registerInspect: Register = (model, { output, signal }) => {
     .description('show the slices of a package: shape, bytes, quality')
     .argument('<dir>', 'a model package')
     .option('--context <tokens>', 'context that K/V and activations are counted for; default: the model’s limit, at most 4096')
-    .option('--verify', 'read every chunk and compare its SHA-256 with its name')
+    .option('--verify', 'read every chunk, and what was prepared from them, and compare checksums')
     .action(async (dir: string, options: { context?: string; verify?: true }) => {
       const context = options.context === undefined ? undefined : parseWhole('--context', options.context, 1);
       const found = await readPackage(dir);
@@ -21,7 +22,7 @@ export const registerInspect: Register = (model, { output, signal }) => {
 };
 
 async function assertWhole({ dir, manifest }: PackageDir, signal: AbortSignal): Promise<void> {
-  const { verifyChunks } = await import('@matfleet/inference');
+  const { verifyChunks, verifyPrepared } = await import('@matfleet/inference');
   const damaged = await verifyChunks(dir, manifest.chunks, { signal });
   if (damaged.length > 0)
     throw new Failure(
@@ -31,6 +32,12 @@ async function assertWhole({ dir, manifest }: PackageDir, signal: AbortSignal): 
         ...damaged.map(({ problem }) => problem),
         `Import the same checkpoint with the same options again: it gives the same chunks. Or copy the files from another copy of the package.`,
       ].join('\n'),
+    );
+  const wrong = await verifyPrepared(dir);
+  if (wrong.length > 0)
+    throw new Failure(
+      'bad-chunk',
+      ['The chunks are right, but not what was prepared from them:', ...wrong, `Remove ${join(dir, 'prepared')}: it is made again.`].join('\n'),
     );
 }
 

@@ -4,7 +4,7 @@ export { importCheckpoint } from './import.js';
 export { synthCheckpoint, synthPackage, type SynthOptions } from './synth.js';
 export { readSliceTable, type SliceTable } from './slice-table.js';
 export { prepare, type PrepareOptions, type PrepareResult } from './prepare.js';
-export { isPrepared, sweepPrepared } from './prepared.js';
+export { isPrepared, sweepPrepared, verifyPrepared } from './prepared.js';
 export { PROVIDERS, type Provider } from './kernels.js';
 export { runtime } from './onnx.js';
 export { ProviderUnavailable } from './provider-unavailable.js';

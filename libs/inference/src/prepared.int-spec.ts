@@ -1,6 +1,16 @@
 import { appendFile, cp, mkdir, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { publishedShapes, type Manifest, type ModelConfig } from '@matfleet/model';
+import {
+  chunksOf,
+  footprint,
+  MAPPED_FROM_BYTES,
+  mappedBytes,
+  packedExtraBytes,
+  preparedBytes,
+  publishedShapes,
+  type Manifest,
+  type ModelConfig,
+} from '@matfleet/model';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { Decoder, type DecoderOptions } from './decoder.js';
 import { openEngine } from './engine.js';
@@ -8,7 +18,7 @@ import { ownerMark } from './owner.js';
 import { packMatrices } from './pack.js';
 import { PackedFile } from './packed-file.js';
 import { prepare, type PrepareResult } from './prepare.js';
-import { preparedDir, readPrepared } from './prepared.js';
+import { preparedDir, readPrepared, verifyPrepared } from './prepared.js';
 import { synthPackage } from './synth.js';
 import { largestDifference, makeFolder, withFolder } from './testing-fixture.js';
 
@@ -80,6 +90,35 @@ describe('a prepared slice', () => {
     const matrices = [...tensors.values()].reduce((sum, tensor) => sum + tensor.bytes, 0);
     expect(bytes / matrices).toBeGreaterThan(2);
     expect(bytes / matrices).toBeLessThan(2.4);
+  });
+
+  it('takes on disk and in memory what the model says beforehand, within 2 %', async () => {
+    const { tensors } = (await readPrepared(manifest, storeDir, slice()))!;
+    // Neighbouring small matrices are packed as one, and count as small.
+    const mapped = [...tensors.values()].filter(({ bytes }) => bytes >= MAPPED_FROM_BYTES);
+    const packed = mapped.reduce((sum, tensor) => sum + tensor.packed.reduce((total, { bytes }) => total + bytes, 0), 0);
+    const raw = mapped.reduce((sum, tensor) => sum + tensor.bytes, 0);
+    const scales = (raw / 32) * 4;
+    const extra = (packedExtraBytes(chunksOf(manifest, slice())) * raw) / mappedBytes(manifest, slice());
+    expect((raw + scales + extra) / packed).toBeCloseTo(1, 2);
+    const share = mappedBytes(manifest, slice()) / raw;
+    expect(Math.abs(preparedBytes(manifest, slice()) / ((raw + packed) * share) - 1)).toBeLessThan(0.02);
+    const { packedExtraBytes: counted, totalBytes } = footprint(manifest, slice(), 64);
+    expect(counted).toBe(packedExtraBytes(chunksOf(manifest, slice())));
+    expect(totalBytes).toBeGreaterThan(counted + mappedBytes(manifest, slice()));
+  });
+
+  it('is found wrong by its name when a byte of it is another, or a part is gone', async () => {
+    const dir = preparedDir(manifest, slice());
+    expect(await verifyPrepared(storeDir)).toEqual([]);
+    const file = await open(join(storeDir, dir, 'weights.bin'), 'r+');
+    await file.write(Buffer.from([0x5a]), 0, 1, 9_999);
+    await file.close();
+    expect(await verifyPrepared(storeDir)).toEqual([`${dir}/weights.bin: its SHA-256 is not the one in its index`]);
+    await truncate(join(storeDir, dir, 'weights.bin'), 4096);
+    expect(await verifyPrepared(storeDir)).toEqual([`${dir}/weights.bin has 4096 bytes instead of ${made.bytes}`]);
+    await rm(join(storeDir, dir, 'index.json'));
+    expect(await verifyPrepared(storeDir)).toEqual([`${dir}: its index cannot be read`]);
   });
 
   it('is made once and leaves nothing else behind', async () => {

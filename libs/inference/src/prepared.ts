@@ -83,6 +83,26 @@ export async function isIntact(storeDir: string, { file, sha256 }: Prepared): Pr
   return hash.digest('hex') === sha256;
 }
 
+/** What of `prepared/` does not hold what its own index says; every byte is read. A form of another runtime or processor is checked like any other. */
+export async function verifyPrepared(storeDir: string): Promise<string[]> {
+  const wrong: string[] = [];
+  for (const name of (await readdir(join(storeDir, 'prepared')).catch(() => [])).sort()) {
+    if (markIn(name) !== undefined) continue;
+    const dir = join('prepared', name);
+    const index = Index.safeParse(parseJson(await readFile(join(storeDir, dir, INDEX), 'utf8').catch(() => '')));
+    const file = join(dir, WEIGHTS);
+    const bytes = await stat(join(storeDir, file)).then(
+      ({ size }) => size,
+      () => undefined,
+    );
+    if (!index.success) wrong.push(`${dir}: its index cannot be read`);
+    else if (bytes === undefined) wrong.push(`${file} is missing`);
+    else if (bytes !== index.data.bytes) wrong.push(`${file} has ${bytes} bytes instead of ${index.data.bytes}`);
+    else if (!(await isIntact(storeDir, { ...index.data, file, tensors: new Map() }))) wrong.push(`${file}: its SHA-256 is not the one in its index`);
+  }
+  return wrong;
+}
+
 /** Packs these slices' matrices into the folder `dir` of the store, which appears complete or not at all. */
 export async function writePrepared(
   manifest: Manifest,

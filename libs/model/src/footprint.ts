@@ -1,6 +1,6 @@
 import type { Manifest } from './manifest.js';
 import { firstSharedLayer, type ModelConfig } from './model-config.js';
-import { chunksOf } from './package.js';
+import { chunksOf, packedExtraBytes } from './package.js';
 import { sliceWidths } from './slice-math.js';
 import type { Slice } from './slice.js';
 
@@ -10,13 +10,15 @@ export interface Footprint {
   readonly weightsBytes: number;
   /** The token embedding, which is also the output head. */
   readonly headBytes: number;
+  /** What packing large matrices for a processor adds to them. */
+  readonly packedExtraBytes: number;
   /** K/V at the full context. */
   readonly kvBytes: number;
   /** Largest intermediate values while a chunk of the prompt is computed. */
   readonly activationBytes: number;
   /** Rows of the embedding tables that stay in memory after their use. */
   readonly hotRowBytes: number;
-  /** Resident: weights + head + K/V + activations + hot rows. The per-layer embeddings stay on disk. */
+  /** Resident: weights + head + what packing adds + K/V + activations + hot rows. The per-layer embeddings stay on disk. */
   readonly totalBytes: number;
   /** Every chunk of the slice, tokenizer and per-layer embeddings included. */
   readonly downloadBytes: number;
@@ -73,15 +75,17 @@ export function footprint(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: 
   const scores = config.numAttentionHeads * chunk * contextTokens;
   const activationBytes = FLOAT_BYTES * (chunk * perToken + scores + config.vocabSize);
   const hotRows = hotRowBytes(chunks);
+  const packedExtra = packedExtraBytes(chunks);
   return {
     weightsBytes,
     headBytes,
+    packedExtraBytes: packedExtra,
     kvBytes: kv,
     activationBytes,
     hotRowBytes: hotRows,
-    totalBytes: weightsBytes + headBytes + kv + activationBytes + hotRows,
+    totalBytes: weightsBytes + headBytes + packedExtra + kv + activationBytes + hotRows,
     downloadBytes,
     pleBytes,
-    bytesPerToken: weightsBytes + headBytes + kv,
+    bytesPerToken: weightsBytes + headBytes + packedExtra + kv,
   };
 }

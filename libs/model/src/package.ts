@@ -41,14 +41,34 @@ export function chunksOf(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: P
 /** Quantised matrices from this size on lie on page borders in their chunks, so that they can be mapped instead of copied. */
 export const MAPPED_FROM_BYTES = 256 * 1024;
 
-/** Bytes of a slice's matrices that are mapped: what packing them for a processor takes once more. 0 for small models. */
-export function mappedBytes(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): number {
-  return chunksOf(manifest, slice)
+type Tensor = Chunk['tensors'][number];
+
+const mappedMatrices = (chunks: readonly Chunk[]): Tensor[] =>
+  chunks
     .filter(({ part }) => part.kind !== 'plane' && part.kind !== 'tokenizer')
     .flatMap(({ tensors }) => tensors)
-    .filter(({ bytes, block }) => block !== undefined && bytes >= MAPPED_FROM_BYTES)
-    .reduce((sum, { bytes }) => sum + bytes, 0);
-}
+    .filter(({ bytes, block }) => block !== undefined && bytes >= MAPPED_FROM_BYTES);
+
+const sumOf = (tensors: readonly Tensor[], of: (tensor: Tensor) => number): number => tensors.reduce((sum, tensor) => sum + of(tensor), 0);
+
+/** Bytes of a slice's matrices that are mapped. 0 for small models. */
+export const mappedBytes = (manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): number =>
+  sumOf(mappedMatrices(chunksOf(manifest, slice)), ({ bytes }) => bytes);
+
+/** A matrix's shape is (N, blocks, bytes of a block). */
+const blocksOf = ({ shape }: Tensor): number => shape.slice(0, -1).reduce((product, size) => product * size, 1);
+const FLOAT_BYTES = 4;
+/** The packed form of a block has its scale beside its values, and the sum of its values. */
+const PACKED_BLOCK_BYTES = 2 * FLOAT_BYTES;
+/** Two pieces of each matrix begin on a page. */
+const PAGES_BYTES = 2 * 4096;
+
+/** What the packed form of these chunks' mapped matrices has beyond their values and scales: a sum for each block. */
+export const packedExtraBytes = (chunks: readonly Chunk[]): number => sumOf(mappedMatrices(chunks), (matrix) => FLOAT_BYTES * blocksOf(matrix));
+
+/** On disk, beside the chunks: a slice's mapped matrices as they are, and packed for a processor. 0 for small models. */
+export const preparedBytes = (manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): number =>
+  sumOf(mappedMatrices(chunksOf(manifest, slice)), (matrix) => 2 * matrix.bytes + PACKED_BLOCK_BYTES * blocksOf(matrix) + PAGES_BYTES);
 
 /** The largest of a slice's matrices: what packing them one after the other holds in memory, times a few. */
 export function largestMatrixBytes(manifest: Pick<Manifest, 'config' | 'chunks'>, slice: Pick<Slice, 'ffn' | 'skip'>): number {
