@@ -17,19 +17,22 @@ export interface Api {
 export interface ApiOptions {
   readonly server: string;
   readonly apiKeyFile: string;
+  /** Where a key of the installation acts; absent: in its own tenant. */
+  readonly tenant?: string;
 }
 
 export const withApiOptions = (command: Command): Command =>
   command
     .option('--server <url>', 'the control plane’s HTTP address', process.env.MATFLEET_SERVER ?? 'http://127.0.0.1:7080')
-    .option('--api-key-file <file>', 'file with an API key', process.env.MATFLEET_API_KEY_FILE ?? '.data/control-plane/admin-api-key');
+    .option('--api-key-file <file>', 'file with an API key', process.env.MATFLEET_API_KEY_FILE ?? '.data/control-plane/admin-api-key')
+    .option('--tenant <id>', 'act in this tenant, with a key of the installation', process.env.MATFLEET_TENANT);
 
 const CALL_TIMEOUT_MS = 30_000;
 /** Of one chunk: 64 MiB over a slow uplink. */
 const SEND_TIMEOUT_MS = 600_000;
 const SEND_ATTEMPTS = 4;
 
-export async function connect({ server, apiKeyFile }: ApiOptions, signal: AbortSignal): Promise<Api> {
+export async function connect({ server, apiKeyFile, tenant }: ApiOptions, signal: AbortSignal): Promise<Api> {
   if (!URL.canParse(server) || !/^https?:/.test(server))
     throw new UsageFailure(`--server: ${JSON.stringify(server)} is not an http or https address`);
   const base = new URL(server);
@@ -49,7 +52,11 @@ export async function connect({ server, apiKeyFile }: ApiOptions, signal: AbortS
     const url = new URL(path, base);
     const response = await fetch(url, {
       method,
-      headers: { authorization: `Bearer ${apiKey}`, ...(body && { 'content-type': body.type }) },
+      headers: {
+        authorization: `Bearer ${apiKey}`,
+        ...(tenant !== undefined && { 'x-matfleet-tenant': tenant }),
+        ...(body && { 'content-type': body.type }),
+      },
       ...(body && { body: body.content }),
       signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     }).catch((cause: unknown) => {

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { registerAccessCommands } from './access.js';
 import { registerAuditCommands } from './audit.js';
 import type { Context } from './command.js';
 import { registerFleetCommands } from './fleet.js';
@@ -23,6 +24,7 @@ export function createProgram(context: Context): Command {
     register(model, context);
   registerFleetCommands(program, context);
   registerIdentityCommands(program, context);
+  registerAccessCommands(program, context);
   registerAuditCommands(program, context);
   registerTrustCommands(program, context);
   for (const command of allOf(program))

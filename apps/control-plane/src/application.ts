@@ -7,6 +7,7 @@ import type { LoggerService } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
+import { AccessGuard } from './access/access.guard.js';
 import { ApiKeyService } from './access/api-key.service.js';
 import { installGate } from './access/gate.js';
 import { TenantInterceptor } from './access/tenant.interceptor.js';
@@ -14,6 +15,7 @@ import { SESSION_COOKIE, SessionService } from './access/session.service.js';
 import { AppModule } from './app.module.js';
 import type { Config } from './config.js';
 import { ErrorFilter } from './errors.js';
+import { DeviceViews } from './fleet/device-views.js';
 import { Metrics } from './telemetry.js';
 import { TenantService } from './tenancy/tenant.service.js';
 import { traceRequests } from './trace-requests.js';
@@ -52,6 +54,7 @@ export async function createApplication(config: Config, databaseUrl: string, log
   fastify.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
   if (existsSync(CONSOLE_DIR)) await app.register(fastifyStatic, { root: CONSOLE_DIR, wildcard: false, decorateReply: false });
 
+  app.useGlobalGuards(new AccessGuard(app.get(DeviceViews, { strict: false })));
   app.useGlobalInterceptors(new TenantInterceptor());
   app.useGlobalFilters(new ErrorFilter());
   describeApi(app);

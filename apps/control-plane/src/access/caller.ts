@@ -1,6 +1,8 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import type { FastifyRequest } from 'fastify';
+import type { DeviceFilter } from '@matfleet/filter';
 import type { Actor } from '../audit/audit.js';
+import type { Role } from './permissions.js';
 
 /** Who calls REST or GraphQL, as the gate found out. */
 export interface CallerIdentity {
@@ -9,6 +11,10 @@ export interface CallerIdentity {
   readonly tenantId: string;
   /** May make tenants and act in each. */
   readonly installation: boolean;
+  readonly role: Role;
+  /** The devices that it means alone, also as it was written; undefined and null: all. */
+  readonly devices: DeviceFilter | undefined;
+  readonly filter: string | null;
 }
 
 const CALLER = Symbol('caller');
@@ -25,9 +31,14 @@ export const requestOf = (context: ExecutionContext): FastifyRequest =>
     ? context.getArgByIndex<{ req: FastifyRequest }>(2).req
     : context.switchToHttp().getRequest<FastifyRequest>();
 
-/** The API key behind a call of REST or GraphQL, for the audit log. */
-export const Caller = createParamDecorator((_data: unknown, context: ExecutionContext): Actor => {
+const required = (context: ExecutionContext): CallerIdentity => {
   const caller = callerOf(requestOf(context));
   if (!caller) throw new Error('a call that changes something came by a route that the gate does not guard');
-  return caller.actor;
-});
+  return caller;
+};
+
+/** The API key behind a call of REST or GraphQL, for the audit log. */
+export const Caller = createParamDecorator((_data: unknown, context: ExecutionContext): Actor => required(context).actor);
+
+/** All that is known of who calls. */
+export const CallerInfo = createParamDecorator((_data: unknown, context: ExecutionContext): CallerIdentity => required(context));

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../config.js';
 import { inNone, inTenant } from '../database/scope.js';
 import { type ErrorCode, httpStatusOf } from '../errors.js';
+import { parseFilter } from '../fleet/device-filter.js';
 import type { KeyRow } from './access.repository.js';
 import type { ApiKeyService } from './api-key.service.js';
 import { callerOf, setCaller } from './caller.js';
@@ -24,7 +25,7 @@ export interface GateOptions {
 
 /**
  * The one check of who asks, in front of REST, GraphQL and its WebSocket: a route under /api, /graphql or /metrics that is not named
- * as open is closed. It looks at the route that matched, not at the URL, so that no spelling of a URL goes round it.
+ * as open is closed. What a caller may do is the `AccessGuard`'s. It looks at the route that matched, not at the URL, so that no spelling of a URL goes round it.
  */
 export function installGate(fastify: FastifyInstance, options: GateOptions): void {
   fastify.addHook('onRequest', async (request, reply) => {
@@ -41,7 +42,7 @@ export function installGate(fastify: FastifyInstance, options: GateOptions): voi
 
 function asCaller(request: FastifyRequest, done: () => void): void {
   const caller = callerOf(request);
-  if (caller) inTenant(caller.tenantId, done);
+  if (caller) inTenant(caller.tenantId, done, caller.devices);
   else inNone(done);
 }
 
@@ -68,16 +69,21 @@ async function check(request: FastifyRequest, { keys, sessions, tenants }: GateO
 /** The caller acts in its own tenant; one of the installation may name another. */
 async function admit(
   request: FastifyRequest,
-  { id, tenantId, installation }: KeyRow,
+  { id, tenantId, installation, role, deviceFilter }: KeyRow,
   tenants: TenantService,
 ): Promise<[ErrorCode, string] | undefined> {
   const named = request.headers[TENANT_HEADER];
   const wanted = typeof named === 'string' && named !== '' ? named : tenantId;
   if (wanted !== tenantId && !installation) return ['permission-denied', `this API key is of tenant ${tenantId}, not of ${wanted.slice(0, 64)}`];
   if (wanted !== tenantId && !(await tenants.exists(wanted))) return ['not-found', `there is no tenant ${wanted.slice(0, 64)}`];
-  setCaller(request, { actor: `key:${id}`, tenantId: wanted, installation });
-  // What is measured is measured over all tenants.
-  if (request.routeOptions.url === '/metrics' && !installation) return ['permission-denied', 'metrics are for API keys of the installation'];
+  setCaller(request, {
+    actor: `key:${id}`,
+    tenantId: wanted,
+    installation,
+    role,
+    devices: deviceFilter === null ? undefined : parseFilter(deviceFilter),
+    filter: deviceFilter,
+  });
   return undefined;
 }
 

@@ -10,7 +10,7 @@ export class TenantInterceptor implements NestInterceptor {
     const caller = callerOf(requestOf(context));
     return new Observable((subscriber) => {
       const call = () => next.handle().subscribe(subscriber);
-      return caller ? inTenant(caller.tenantId, call) : inNone(call);
+      return caller ? inTenant(caller.tenantId, call, caller.devices) : inNone(call);
     });
   }
 }

@@ -13,6 +13,7 @@ export interface AuditEntry {
 /** Everything that is written down. */
 export type AuditAction =
   | 'api-key.created'
+  | 'api-key.revoked'
   | 'session.opened'
   | 'session.closed'
   | 'tenant.created'

@@ -108,6 +108,7 @@ describe('the audit log', () => {
     for (const [id, bytes] of model.chunks) await call('PUT', `chunks/${id}`, bytes);
     return model.id;
   };
+  const key = async () => (await call<{ id: string }>('POST', 'api-keys', { name: 'audited', role: 'viewer' })).id;
   const published = async () => {
     const id = await register();
     await call('POST', `models/${id}/publish`);
@@ -179,6 +180,8 @@ describe('the audit log', () => {
         await call('DELETE', 'session', undefined, { cookie: response.headers.getSetCookie()[0]!.split(';')[0]!, origin: url });
       },
     },
+    'POST /api/v1/api-keys': { action: 'api-key.created', run: () => call('POST', 'api-keys', { name: 'audited', role: 'viewer' }) },
+    'DELETE /api/v1/api-keys/{id}': { action: 'api-key.revoked', before: true, run: async () => call('DELETE', `api-keys/${await key()}`) },
     'POST /api/v1/tenants': { action: 'tenant.created', run: () => call('POST', 'tenants', { id: `tenant-${++seed}` }) },
     'POST /api/v1/trust/keys': { action: 'trust.key-made', run: () => call('POST', 'trust/keys') },
     'PUT /api/v1/trust/root': { action: 'trust.root-signed', run: async () => call('PUT', 'trust/root', await nextRoot()) },
@@ -228,6 +231,8 @@ describe('the audit log', () => {
         devices: [await device()],
       })),
     },
+    createApiKey: { action: 'api-key.created', run: () => graphql('mutation { createApiKey(input: { name: "audited", role: "viewer" }) { id } }') },
+    revokeApiKey: { action: 'api-key.revoked', before: true, run: byId('revokeApiKey', key) },
     createTenant: { action: 'tenant.created', run: mutation('createTenant', '$id: ID!', 'id: $id', async () => ({ id: `tenant-${++seed}` })) },
     createInference: exempt('it uses the fleet and changes nothing of it; it stands in its own table'),
   };

@@ -1,10 +1,13 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { DeviceFilter } from '@matfleet/filter';
 
 /**
  * Whose rows a piece of work may touch. `tenant`: those of one tenant. `system`: those of all tenants, for what belongs to none of them: sweeps,
  * leader loops, who a key or certificate belongs to. Work that has neither reaches no row: the database's door refuses it.
  */
-export type Scope = { readonly kind: 'tenant'; readonly tenantId: string } | { readonly kind: 'system' };
+export type Scope =
+  /** `devices`: of the tenant's devices the caller means these alone. */
+  { readonly kind: 'tenant'; readonly tenantId: string; readonly devices?: DeviceFilter | undefined } | { readonly kind: 'system' };
 
 /** The tenant of everything that was there before there were tenants, and of what names none. */
 export const DEFAULT_TENANT = 'default';
@@ -16,7 +19,7 @@ export const SYSTEM_OPTIONS = `-c matfleet.tenant=${EVERY_TENANT}`;
 const SYSTEM: Scope = { kind: 'system' };
 const storage = new AsyncLocalStorage<Scope | undefined>();
 
-export const inTenant = <T>(tenantId: string, work: () => T): T => storage.run({ kind: 'tenant', tenantId }, work);
+export const inTenant = <T>(tenantId: string, work: () => T, devices?: DeviceFilter): T => storage.run({ kind: 'tenant', tenantId, devices }, work);
 export const inSystem = <T>(work: () => T): T => storage.run(SYSTEM, work);
 /** Forgets the scope that the caller stands in: for what comes from outside and has proved nothing yet. */
 export const inNone = <T>(work: () => T): T => storage.run(undefined, work);
@@ -33,6 +36,12 @@ export function currentScope(): Scope {
 export function tenantHere(): string | undefined {
   const scope = storage.getStore();
   return scope?.kind === 'tenant' ? scope.tenantId : undefined;
+}
+
+/** The devices that the caller means alone; undefined: all of its tenant. */
+export function devicesHere(): DeviceFilter | undefined {
+  const scope = storage.getStore();
+  return scope?.kind === 'tenant' ? scope.devices : undefined;
 }
 
 /** The tenant of the running work, where there must be one. */

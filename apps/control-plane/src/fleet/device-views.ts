@@ -1,8 +1,8 @@
 import { Injectable } from '@nestjs/common';
-import { isHere } from '../database/scope.js';
+import { devicesHere, isHere } from '../database/scope.js';
 import { DomainError } from '../errors.js';
 import type { DeviceRecord, DeviceView } from './device.js';
-import { asksPresence, parseFilter } from './device-filter.js';
+import { asksPresence, filterable, parseFilter } from './device-filter.js';
 import { DeviceFilterRepository, type NamePage } from './device-filter.repository.js';
 import { DeviceRepository } from './device.repository.js';
 import { Elsewhere } from './elsewhere.js';
@@ -35,14 +35,16 @@ export class DeviceViews {
   async get(deviceId: string): Promise<DeviceView> {
     const device = await this.devices.find(deviceId);
     if (!device) throw new DomainError('not-found', `there is no device ${deviceId}`);
-    return (await this.views([device]))[0]!;
+    const view = (await this.views([device]))[0]!;
+    if (devicesHere()?.matches(filterable(view)) === false) throw new DomainError('not-found', `there is no device ${deviceId}`);
+    return view;
   }
 
   /** By name: a page of all devices, or of those of a filter. Throws `invalid-argument` for what is no filter. */
   async list({ filter, limit = DEVICE_PAGE_MAX, after = '' }: DeviceQuery = {}): Promise<DeviceView[]> {
     const page = { after, limit: Math.max(1, Math.min(limit, DEVICE_PAGE_MAX)) };
-    if (filter === undefined) return this.views(await this.devices.page(page));
-    return this.views(await this.devices.list(await this.matching(filter, page)));
+    if (filter === undefined && !devicesHere()) return this.views(await this.devices.page(page));
+    return this.views(await this.devices.list(await this.matching(filter ?? 'true', page)));
   }
 
   /** Ids of the devices that a filter means, by name. */
@@ -59,7 +61,8 @@ export class DeviceViews {
   }
 
   private async matching(filter: string, page?: NamePage): Promise<string[]> {
-    const { condition } = parseFilter(filter);
+    const [asked, own] = [parseFilter(filter).condition, devicesHere()?.condition];
+    const condition = own ? { kind: 'and' as const, left: own, right: asked } : asked;
     const present = asksPresence(condition) ? await this.elsewhere.present() : { online: [], suspect: [] };
     return this.filters.matching(condition, present, page);
   }

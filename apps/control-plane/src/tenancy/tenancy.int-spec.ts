@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { randomBytes, randomUUID, webcrypto, X509Certificate } from 'node:crypto';
+import { webcrypto, X509Certificate } from 'node:crypto';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,12 +15,10 @@ import WebSocket from 'ws';
 import { createDatabase, type TestDatabase } from '../../../../test/support/database.js';
 import { enrolledDevice } from '../../../../test/support/enrolled-device.js';
 import { manifestOnlyPackage } from '../../../../test/support/manifest-only-package.js';
-import { AccessRepository } from '../access/access.repository.js';
-import { ApiKeyService, hashSecret } from '../access/api-key.service.js';
+import { ApiKeyService } from '../access/api-key.service.js';
 import { createApplication } from '../application.js';
 import { parseConfig } from '../config.js';
 import { migrate } from '../database/migrate.js';
-import { inTenant } from '../database/scope.js';
 import { Endpoints } from '../endpoints.js';
 import { createLogger, PinoNestLogger } from '../telemetry.js';
 
@@ -50,10 +48,8 @@ describe('two tenants', () => {
     caPem = await readFile(join(dataDir, 'ca', 'certificate.pem'), 'utf8');
     for (const id of ['north', 'south']) {
       expect((await as(admin, 'POST', '/api/v1/tenants', { id })).status).toBe(201);
-      const secret = `mfk_${randomBytes(32).toString('base64url')}`;
-      const key = { id: randomUUID(), name: id, secretHash: hashSecret(secret), installation: false };
-      await inTenant(id, () => app.get(AccessRepository, { strict: false }).addKey(key));
-      keys.set(id, secret);
+      const made = await as(admin, 'POST', '/api/v1/api-keys', { name: id, role: 'admin' }, { 'x-matfleet-tenant': id });
+      keys.set(id, (made.body as { secret: string }).secret);
     }
   });
   afterEach(() => {

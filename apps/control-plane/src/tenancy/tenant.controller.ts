@@ -1,8 +1,7 @@
-import { Body, Controller, Get, Param, Post, UseGuards } from '@nestjs/common';
+import { Body, Controller, Get, Param, Post } from '@nestjs/common';
 import { ApiBody, ApiCreatedResponse, ApiOkResponse, ApiTags } from '@nestjs/swagger';
 import { z } from 'zod';
 import { Caller } from '../access/caller.js';
-import { InstallationGuard } from '../access/installation.guard.js';
 import type { Actor } from '../audit/audit.js';
 import { bodySchema, ZodPipe } from '../zod.pipe.js';
 import { CreateTenant, type TenantView } from './tenant.js';
@@ -11,7 +10,6 @@ import { TenantService } from './tenant.service.js';
 /** For keys of the installation alone. Such a key acts in another tenant with the header `x-matfleet-tenant`. */
 @ApiTags('tenants')
 @Controller('api/v1/tenants')
-@UseGuards(InstallationGuard)
 export class TenantController {
   constructor(private readonly tenants: TenantService) {}
 

@@ -1,7 +1,5 @@
-import { UseGuards } from '@nestjs/common';
 import { Args, Field, ID, Mutation, ObjectType, Query, Resolver } from '@nestjs/graphql';
 import { Caller } from '../access/caller.js';
-import { InstallationGuard } from '../access/installation.guard.js';
 import type { Actor } from '../audit/audit.js';
 import { ZodPipe } from '../zod.pipe.js';
 import { CreateTenant, type TenantView } from './tenant.js';
@@ -15,7 +13,6 @@ class TenantType {
 }
 
 @Resolver(() => TenantType)
-@UseGuards(InstallationGuard)
 export class TenantResolver {
   constructor(private readonly tenantService: TenantService) {}
 

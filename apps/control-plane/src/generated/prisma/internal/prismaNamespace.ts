@@ -2046,6 +2046,10 @@ export const ApiKeyScalarFieldEnum = {
   secretHash: 'secretHash',
   createdAt: 'createdAt',
   revokedAt: 'revokedAt',
+  role: 'role',
+  deviceFilter: 'deviceFilter',
+  expiresAt: 'expiresAt',
+  lastUsedAt: 'lastUsedAt',
   installation: 'installation'
 } as const
 

@@ -31,6 +31,10 @@ export type ApiKeyMinAggregateOutputType = {
   secretHash: string | null
   createdAt: Date | null
   revokedAt: Date | null
+  role: string | null
+  deviceFilter: string | null
+  expiresAt: Date | null
+  lastUsedAt: Date | null
   installation: boolean | null
 }
 
@@ -41,6 +45,10 @@ export type ApiKeyMaxAggregateOutputType = {
   secretHash: string | null
   createdAt: Date | null
   revokedAt: Date | null
+  role: string | null
+  deviceFilter: string | null
+  expiresAt: Date | null
+  lastUsedAt: Date | null
   installation: boolean | null
 }
 
@@ -51,6 +59,10 @@ export type ApiKeyCountAggregateOutputType = {
   secretHash: number
   createdAt: number
   revokedAt: number
+  role: number
+  deviceFilter: number
+  expiresAt: number
+  lastUsedAt: number
   installation: number
   _all: number
 }
@@ -63,6 +75,10 @@ export type ApiKeyMinAggregateInputType = {
   secretHash?: true
   createdAt?: true
   revokedAt?: true
+  role?: true
+  deviceFilter?: true
+  expiresAt?: true
+  lastUsedAt?: true
   installation?: true
 }
 
@@ -73,6 +89,10 @@ export type ApiKeyMaxAggregateInputType = {
   secretHash?: true
   createdAt?: true
   revokedAt?: true
+  role?: true
+  deviceFilter?: true
+  expiresAt?: true
+  lastUsedAt?: true
   installation?: true
 }
 
@@ -83,6 +103,10 @@ export type ApiKeyCountAggregateInputType = {
   secretHash?: true
   createdAt?: true
   revokedAt?: true
+  role?: true
+  deviceFilter?: true
+  expiresAt?: true
+  lastUsedAt?: true
   installation?: true
   _all?: true
 }
@@ -166,6 +190,10 @@ export type ApiKeyGroupByOutputType = {
   secretHash: string
   createdAt: Date
   revokedAt: Date | null
+  role: string
+  deviceFilter: string | null
+  expiresAt: Date | null
+  lastUsedAt: Date | null
   installation: boolean
   _count: ApiKeyCountAggregateOutputType | null
   _min: ApiKeyMinAggregateOutputType | null
@@ -197,6 +225,10 @@ export type ApiKeyWhereInput = {
   secretHash?: Prisma.StringFilter<"ApiKey"> | string
   createdAt?: Prisma.DateTimeFilter<"ApiKey"> | Date | string
   revokedAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
+  role?: Prisma.StringFilter<"ApiKey"> | string
+  deviceFilter?: Prisma.StringNullableFilter<"ApiKey"> | string | null
+  expiresAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
+  lastUsedAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
   installation?: Prisma.BoolFilter<"ApiKey"> | boolean
   sessions?: Prisma.ConsoleSessionListRelationFilter
 }
@@ -208,6 +240,10 @@ export type ApiKeyOrderByWithRelationInput = {
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  role?: Prisma.SortOrder
+  deviceFilter?: Prisma.SortOrderInput | Prisma.SortOrder
+  expiresAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  lastUsedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   installation?: Prisma.SortOrder
   sessions?: Prisma.ConsoleSessionOrderByRelationAggregateInput
 }
@@ -223,6 +259,10 @@ export type ApiKeyWhereUniqueInput = Prisma.AtLeast<{
   name?: Prisma.StringFilter<"ApiKey"> | string
   createdAt?: Prisma.DateTimeFilter<"ApiKey"> | Date | string
   revokedAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
+  role?: Prisma.StringFilter<"ApiKey"> | string
+  deviceFilter?: Prisma.StringNullableFilter<"ApiKey"> | string | null
+  expiresAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
+  lastUsedAt?: Prisma.DateTimeNullableFilter<"ApiKey"> | Date | string | null
   installation?: Prisma.BoolFilter<"ApiKey"> | boolean
   sessions?: Prisma.ConsoleSessionListRelationFilter
 }, "id" | "secretHash" | "tenantId_id">
@@ -234,6 +274,10 @@ export type ApiKeyOrderByWithAggregationInput = {
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  role?: Prisma.SortOrder
+  deviceFilter?: Prisma.SortOrderInput | Prisma.SortOrder
+  expiresAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  lastUsedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   installation?: Prisma.SortOrder
   _count?: Prisma.ApiKeyCountOrderByAggregateInput
   _max?: Prisma.ApiKeyMaxOrderByAggregateInput
@@ -250,6 +294,10 @@ export type ApiKeyScalarWhereWithAggregatesInput = {
   secretHash?: Prisma.StringWithAggregatesFilter<"ApiKey"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"ApiKey"> | Date | string
   revokedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ApiKey"> | Date | string | null
+  role?: Prisma.StringWithAggregatesFilter<"ApiKey"> | string
+  deviceFilter?: Prisma.StringNullableWithAggregatesFilter<"ApiKey"> | string | null
+  expiresAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ApiKey"> | Date | string | null
+  lastUsedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ApiKey"> | Date | string | null
   installation?: Prisma.BoolWithAggregatesFilter<"ApiKey"> | boolean
 }
 
@@ -260,6 +308,10 @@ export type ApiKeyCreateInput = {
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  role?: string
+  deviceFilter?: string | null
+  expiresAt?: Date | string | null
+  lastUsedAt?: Date | string | null
   installation?: boolean
   sessions?: Prisma.ConsoleSessionCreateNestedManyWithoutApiKeyInput
 }
@@ -271,6 +323,10 @@ export type ApiKeyUncheckedCreateInput = {
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  role?: string
+  deviceFilter?: string | null
+  expiresAt?: Date | string | null
+  lastUsedAt?: Date | string | null
   installation?: boolean
   sessions?: Prisma.ConsoleSessionUncheckedCreateNestedManyWithoutApiKeyInput
 }
@@ -282,6 +338,10 @@ export type ApiKeyUpdateInput = {
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  role?: Prisma.StringFieldUpdateOperationsInput | string
+  deviceFilter?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  expiresAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  lastUsedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
   sessions?: Prisma.ConsoleSessionUpdateManyWithoutApiKeyNestedInput
 }
@@ -293,6 +353,10 @@ export type ApiKeyUncheckedUpdateInput = {
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  role?: Prisma.StringFieldUpdateOperationsInput | string
+  deviceFilter?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  expiresAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  lastUsedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
   sessions?: Prisma.ConsoleSessionUncheckedUpdateManyWithoutApiKeyNestedInput
 }
@@ -304,6 +368,10 @@ export type ApiKeyCreateManyInput = {
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  role?: string
+  deviceFilter?: string | null
+  expiresAt?: Date | string | null
+  lastUsedAt?: Date | string | null
   installation?: boolean
 }
 
@@ -314,6 +382,10 @@ export type ApiKeyUpdateManyMutationInput = {
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  role?: Prisma.StringFieldUpdateOperationsInput | string
+  deviceFilter?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  expiresAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  lastUsedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
@@ -324,6 +396,10 @@ export type ApiKeyUncheckedUpdateManyInput = {
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  role?: Prisma.StringFieldUpdateOperationsInput | string
+  deviceFilter?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  expiresAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  lastUsedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
@@ -339,6 +415,10 @@ export type ApiKeyCountOrderByAggregateInput = {
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrder
+  role?: Prisma.SortOrder
+  deviceFilter?: Prisma.SortOrder
+  expiresAt?: Prisma.SortOrder
+  lastUsedAt?: Prisma.SortOrder
   installation?: Prisma.SortOrder
 }
 
@@ -349,6 +429,10 @@ export type ApiKeyMaxOrderByAggregateInput = {
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrder
+  role?: Prisma.SortOrder
+  deviceFilter?: Prisma.SortOrder
+  expiresAt?: Prisma.SortOrder
+  lastUsedAt?: Prisma.SortOrder
   installation?: Prisma.SortOrder
 }
 
@@ -359,6 +443,10 @@ export type ApiKeyMinOrderByAggregateInput = {
   secretHash?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   revokedAt?: Prisma.SortOrder
+  role?: Prisma.SortOrder
+  deviceFilter?: Prisma.SortOrder
+  expiresAt?: Prisma.SortOrder
+  lastUsedAt?: Prisma.SortOrder
   installation?: Prisma.SortOrder
 }
 
@@ -369,6 +457,10 @@ export type ApiKeyScalarRelationFilter = {
 
 export type NullableDateTimeFieldUpdateOperationsInput = {
   set?: Date | string | null
+}
+
+export type NullableStringFieldUpdateOperationsInput = {
+  set?: string | null
 }
 
 export type BoolFieldUpdateOperationsInput = {
@@ -396,6 +488,10 @@ export type ApiKeyCreateWithoutSessionsInput = {
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  role?: string
+  deviceFilter?: string | null
+  expiresAt?: Date | string | null
+  lastUsedAt?: Date | string | null
   installation?: boolean
 }
 
@@ -406,6 +502,10 @@ export type ApiKeyUncheckedCreateWithoutSessionsInput = {
   secretHash: string
   createdAt?: Date | string
   revokedAt?: Date | string | null
+  role?: string
+  deviceFilter?: string | null
+  expiresAt?: Date | string | null
+  lastUsedAt?: Date | string | null
   installation?: boolean
 }
 
@@ -432,6 +532,10 @@ export type ApiKeyUpdateWithoutSessionsInput = {
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  role?: Prisma.StringFieldUpdateOperationsInput | string
+  deviceFilter?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  expiresAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  lastUsedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
@@ -442,6 +546,10 @@ export type ApiKeyUncheckedUpdateWithoutSessionsInput = {
   secretHash?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   revokedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  role?: Prisma.StringFieldUpdateOperationsInput | string
+  deviceFilter?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  expiresAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  lastUsedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   installation?: Prisma.BoolFieldUpdateOperationsInput | boolean
 }
 
@@ -483,6 +591,10 @@ export type ApiKeySelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  role?: boolean
+  deviceFilter?: boolean
+  expiresAt?: boolean
+  lastUsedAt?: boolean
   installation?: boolean
   sessions?: boolean | Prisma.ApiKey$sessionsArgs<ExtArgs>
   _count?: boolean | Prisma.ApiKeyCountOutputTypeDefaultArgs<ExtArgs>
@@ -495,6 +607,10 @@ export type ApiKeySelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  role?: boolean
+  deviceFilter?: boolean
+  expiresAt?: boolean
+  lastUsedAt?: boolean
   installation?: boolean
 }, ExtArgs["result"]["apiKey"]>
 
@@ -505,6 +621,10 @@ export type ApiKeySelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  role?: boolean
+  deviceFilter?: boolean
+  expiresAt?: boolean
+  lastUsedAt?: boolean
   installation?: boolean
 }, ExtArgs["result"]["apiKey"]>
 
@@ -515,10 +635,14 @@ export type ApiKeySelectScalar = {
   secretHash?: boolean
   createdAt?: boolean
   revokedAt?: boolean
+  role?: boolean
+  deviceFilter?: boolean
+  expiresAt?: boolean
+  lastUsedAt?: boolean
   installation?: boolean
 }
 
-export type ApiKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "secretHash" | "createdAt" | "revokedAt" | "installation", ExtArgs["result"]["apiKey"]>
+export type ApiKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "secretHash" | "createdAt" | "revokedAt" | "role" | "deviceFilter" | "expiresAt" | "lastUsedAt" | "installation", ExtArgs["result"]["apiKey"]>
 export type ApiKeyInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   sessions?: boolean | Prisma.ApiKey$sessionsArgs<ExtArgs>
   _count?: boolean | Prisma.ApiKeyCountOutputTypeDefaultArgs<ExtArgs>
@@ -538,6 +662,19 @@ export type $ApiKeyPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     secretHash: string
     createdAt: Date
     revokedAt: Date | null
+    /**
+     * `viewer`, `operator`, `publisher` or `admin`.
+     */
+    role: string
+    /**
+     * Which devices alone it means, in CEL; null: all.
+     */
+    deviceFilter: string | null
+    expiresAt: Date | null
+    /**
+     * To the minute.
+     */
+    lastUsedAt: Date | null
     /**
      * Of the whole installation: may make tenants and act in each.
      */
@@ -972,6 +1109,10 @@ export interface ApiKeyFieldRefs {
   readonly secretHash: Prisma.FieldRef<"ApiKey", 'String'>
   readonly createdAt: Prisma.FieldRef<"ApiKey", 'DateTime'>
   readonly revokedAt: Prisma.FieldRef<"ApiKey", 'DateTime'>
+  readonly role: Prisma.FieldRef<"ApiKey", 'String'>
+  readonly deviceFilter: Prisma.FieldRef<"ApiKey", 'String'>
+  readonly expiresAt: Prisma.FieldRef<"ApiKey", 'DateTime'>
+  readonly lastUsedAt: Prisma.FieldRef<"ApiKey", 'DateTime'>
   readonly installation: Prisma.FieldRef<"ApiKey", 'Boolean'>
 }
     

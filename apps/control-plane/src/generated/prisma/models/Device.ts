@@ -837,10 +837,6 @@ export type DeviceScalarRelationFilter = {
   isNot?: Prisma.DeviceWhereInput
 }
 
-export type NullableStringFieldUpdateOperationsInput = {
-  set?: string | null
-}
-
 export type FloatFieldUpdateOperationsInput = {
   set?: number
   increment?: number
