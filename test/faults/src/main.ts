@@ -97,13 +97,20 @@ program
   .option('--activations <n>', 'activations, each with a kill -9', '1000')
   .option('--sample <n>', 'only so many activations, and so many starts after a power cut')
   .option('--devices <n>', 'devices that share them', '1')
+  .option('--minutes <n>', 'begin none after so many minutes', '600')
   .option('--seed <n>', 'of every choice', '1')
   .option('--out <file>', 'write the report there as a table')
-  .action(async (options: { activations: string; sample?: string; devices: string; seed: string; out?: string }) => {
+  .action(async (options: { activations: string; sample?: string; devices: string; minutes: string; seed: string; out?: string }) => {
     const onProgress = (what: string): void => console.error(`… ${what}`);
     const activations = Number(options.sample ?? options.activations);
     const report = await runActivation({
-      ...{ activations, devices: Number(options.devices), boots: Math.min(activations, 100), seed: Number(options.seed) },
+      ...{
+        activations,
+        devices: Number(options.devices),
+        minutes: Number(options.minutes),
+        boots: Math.min(activations, 100),
+        seed: Number(options.seed),
+      },
       onProgress,
     });
     console.log(JSON.stringify(report, null, 2));

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { seededRandom, waitFor } from '@matfleet/harness';
 import { ActivationRig } from './rig.js';
 
-const END_MS = 60_000;
+const END_MS = 180_000;
 
 export interface KillReport {
   readonly activations: number;
@@ -26,6 +26,8 @@ export interface KillOptions {
   readonly seed: number;
   /** Few slices, to be quick. */
   readonly few: boolean;
+  /** No further activation begins after so many. */
+  readonly minutes: number;
   readonly onProgress: (what: string) => void;
 }
 
@@ -34,17 +36,18 @@ export interface KillOptions {
  * operation on the disk, k going through all of them in turn, and else from outside at a random moment. After each death the agent starts on what is
  * left, and must serve the exact answers of a slice whose every byte is right.
  */
-export async function runKills(dir: string, { activations, seed, few, onProgress }: KillOptions): Promise<KillReport> {
+export async function runKills(dir: string, { activations, seed, few, minutes, onProgress }: KillOptions): Promise<KillReport> {
   const rig = await ActivationRig.start(dir, few);
   const random = seededRandom(seed);
   const started = performance.now();
   const counts = { killedBetween: 0, completed: 0, withoutRunnableSlice: 0, wrongAnswers: 0, wrongBytes: 0 };
   const problems: string[] = [];
-  let convergedAtTheEnd = false;
+  let [done, convergedAtTheEnd] = [0, false];
   try {
     const activationMs = await learn(rig, onProgress);
     let point = 1;
-    for (let i = 0; i < activations; i++) {
+    for (let i = 0; i < activations && performance.now() - started < minutes * 60_000; i++) {
+      done += 1;
       const atPoint = i % 2 === 0;
       await rig.boot({ armAt: rig.generation + 1, killAt: atPoint ? point : 0 });
       const problem = await serves(rig, counts);
@@ -80,7 +83,7 @@ export async function runKills(dir: string, { activations, seed, few, onProgress
   const lines = (await readFile(rig.pointFile, 'utf8').catch(() => '')).split('\n').filter(Boolean);
   const killedAt: Record<string, number> = {};
   for (const line of lines) killedAt[line] = (killedAt[line] ?? 0) + 1;
-  return { activations, ...counts, killedAt, convergedAtTheEnd, problems, seconds: Math.round((performance.now() - started) / 1000) };
+  return { activations: done, ...counts, killedAt, convergedAtTheEnd, problems, seconds: Math.round((performance.now() - started) / 1000) };
 }
 
 const end = (rig: ActivationRig, generation: number): Promise<'dead' | 'active' | 'failed'> =>

@@ -13,6 +13,8 @@ export interface ActivationOptions {
   readonly activations: number;
   /** That share the activations. */
   readonly devices: number;
+  /** Of killing, at most. */
+  readonly minutes: number;
   readonly boots: number;
   readonly seed: number;
   readonly onProgress: (what: string) => void;
@@ -21,7 +23,7 @@ export interface ActivationOptions {
 /** Below, a sample: fewer slices, fewer activations whose every operation is followed by a power cut. */
 const WHOLE = 100;
 
-export async function runActivation({ activations, devices, boots, seed, onProgress }: ActivationOptions): Promise<ActivationReport> {
+export async function runActivation({ activations, devices, minutes, boots, seed, onProgress }: ActivationOptions): Promise<ActivationReport> {
   const inDir = async <T>(name: string, run: (dir: string) => Promise<T>): Promise<T> => {
     const { dir, remove } = await makeRunDir(name);
     try {
@@ -35,7 +37,7 @@ export async function runActivation({ activations, devices, boots, seed, onProgr
   const kills = together(
     await Promise.all(
       Array.from({ length: devices }, (_, device) =>
-        inDir('kills', (dir) => runKills(dir, { activations: share(device), seed: seed + device, few, onProgress })),
+        inDir('kills', (dir) => runKills(dir, { activations: share(device), seed: seed + device, few, minutes, onProgress })),
       ),
     ),
   );
@@ -67,7 +69,7 @@ export function activationTable({ kills, powerLoss }: ActivationReport): string 
   const inPoints = points.reduce((sum, [, count]) => sum + count, 0);
   return `# Activations under kill -9 and power loss
 
-\`npm run test:faults -- activation --activations ${kills.activations}\`, ${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), Linux ${release()}, Node.js ${process.version}. A real agent with nano; it serves, and is
+\`npm run test:faults -- activation\` (${kills.activations} of its activations), ${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), Linux ${release()}, Node.js ${process.version}. A real agent with nano; it serves, and is
 asked, after every death.
 
 ## Kill -9: ${kills.activations} activations in ${kills.seconds} s
