@@ -189,8 +189,8 @@ describe('agent.service', () => {
   withSystemd('is a unit that systemd accepts', () => {
     const copy = join(scratch, 'matfleet-agent.service');
     copyFileSync(join(deploy, 'agent.service'), copy);
-    // Where Node is installed elsewhere, only that path differs.
-    const text = readFileSync(copy, 'utf8').replace('/usr/bin/node', process.execPath);
+    // The package that holds this program is not installed here.
+    const text = readFileSync(copy, 'utf8').replace('/opt/matfleet/bin/matfleet-agent', process.execPath);
     execFileSync('sh', ['-c', 'cat > "$0"', copy], { input: text });
     const complaints = execFileSync('sh', ['-c', 'systemd-analyze verify "$0" 2>&1 || true', copy], { encoding: 'utf8' })
       .split('\n')

@@ -21,11 +21,13 @@ export class ManagedProcess {
       cwd?: string;
       /** A command that runs it, with its first arguments: `ip netns exec <name>`. */
       within?: readonly string[];
+      /** What `script` is written for; this Node.js when absent. */
+      interpreter?: string;
     },
   ): ManagedProcess {
     const log = openSync(options.logFile, 'a');
     try {
-      const [command, ...rest] = [...(options.within ?? []), process.execPath, script, ...args];
+      const [command, ...rest] = [...(options.within ?? []), options.interpreter ?? process.execPath, script, ...args];
       const child = spawn(command!, rest, {
         env: { ...process.env, ...options.env },
         cwd: options.cwd,

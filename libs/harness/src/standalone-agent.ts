@@ -13,6 +13,8 @@ export interface StandaloneOptions {
   readonly name?: string;
   readonly args?: readonly string[];
   readonly env?: NodeJS.ProcessEnv;
+  /** A shell script that starts it, instead of this checkout's. */
+  readonly script?: string;
 }
 
 /** An agent that never heard of a control plane: its data directory holds a model version, as a device that was enrolled once leaves it. */
@@ -38,7 +40,7 @@ export class StandaloneAgent {
       const name = options.name ?? 'kiosk';
       const child = ManagedProcess.start(
         `agent ${name}`,
-        bin.agent,
+        options.script ?? bin.agent,
         [
           '--name',
           name,
@@ -54,7 +56,11 @@ export class StandaloneAgent {
           readyFile,
           ...(options.args ?? []),
         ],
-        { logFile: join(dir, 'agent.log'), ...(options.env && { env: options.env }) },
+        {
+          logFile: join(dir, 'agent.log'),
+          ...(options.env && { env: options.env }),
+          ...(options.script !== undefined && { interpreter: '/bin/sh' }),
+        },
       );
       const ready = await child.ready<{ http?: string; port: number }>(readyFile);
       const agent = new StandaloneAgent(child, LocalApp.connect(socket), ready.http ?? '', socket, ready.port, remove);
