@@ -1,10 +1,12 @@
 import pg from 'pg';
+import { awaitDatabase } from './await-database.js';
 import { migrate } from './migrate.js';
 
 const QUEUE_SCHEMA = 'matfleet_queue';
 
-/** Migrates as the owner, and lets the role of `applicationUrl` in where that is another one. Returns the names of the migrations it applied. */
+/** Waits for the database, migrates as the owner, and lets the role of `applicationUrl` in where that is another one. Returns the names of the migrations it applied. */
 export async function migrateFor(applicationUrl: string, ownerUrl: string): Promise<string[]> {
+  await awaitDatabase(ownerUrl);
   const applied = await migrate(ownerUrl);
   const { username, password } = new URL(applicationUrl);
   if (username !== new URL(ownerUrl).username) await grantApplication(ownerUrl, decodeURIComponent(username), decodeURIComponent(password));
