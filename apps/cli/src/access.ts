@@ -15,7 +15,18 @@ const Key = z.looseObject({
   lastUsedAt: z.string().nullable(),
 });
 const IssuedKey = Key.extend({ secret: z.string() });
-const Tenant = z.looseObject({ id: z.string(), name: z.string(), createdAt: z.string() });
+const most = z.number().nullable();
+const Tenant = z.looseObject({
+  ...{ id: z.string(), name: z.string(), createdAt: z.string() },
+  ...{ devicesMax: most, modelBytesMax: most, queuedInferencesMax: most, apiCallsPerMinuteMax: most },
+});
+
+const QUOTAS = {
+  devices: 'devicesMax',
+  modelBytes: 'modelBytesMax',
+  queuedInferences: 'queuedInferencesMax',
+  apiCallsPerMinute: 'apiCallsPerMinuteMax',
+} as const;
 const Caller = z.looseObject({ tenantId: z.string(), role: z.string(), installation: z.boolean(), devices: z.string().nullable() });
 
 interface NewKey extends ApiOptions {
@@ -86,6 +97,23 @@ const registerTenants: Register = (program, { output, signal }) => {
       const api = await connect(options, signal);
       const body = { id, ...(options.name !== undefined && { name: options.name }) };
       output.result(await api.post('/api/v1/tenants', body, Tenant), (made) => `tenant ${made.id} is made`);
+    });
+  withApiOptions(tenant.command('limit').description('limit what one may have at most; "none" takes a limit away').argument('<id>'))
+    .option('--devices <n>')
+    .option('--model-bytes <n>', 'of all chunks that its manifests name')
+    .option('--queued-inferences <n>', 'that wait or run')
+    .option('--api-calls-per-minute <n>', 'at each replica')
+    .action(async (id: string, options: ApiOptions & Partial<Record<keyof typeof QUOTAS, string>>) => {
+      const given = (Object.keys(QUOTAS) as (keyof typeof QUOTAS)[]).filter((name) => options[name] !== undefined);
+      const patch = Object.fromEntries(
+        given.map((name) => [QUOTAS[name], options[name] === 'none' ? null : parseWhole(`--${name}`, options[name]!, 0)]),
+      );
+      const api = await connect(options, signal);
+      output.result(await api.patch(`/api/v1/tenants/${encodeURIComponent(id)}`, patch, Tenant), (tenant) =>
+        Object.entries(QUOTAS)
+          .map(([name, field]) => `${name}: ${tenant[field] ?? 'none'}`)
+          .join('\n'),
+      );
     });
   withApiOptions(tenant.command('list').description('list them')).action(async (options: ApiOptions) => {
     const api = await connect(options, signal);

@@ -76,6 +76,8 @@ async function admit(
   const wanted = typeof named === 'string' && named !== '' ? named : tenantId;
   if (wanted !== tenantId && !installation) return ['permission-denied', `this API key is of tenant ${tenantId}, not of ${wanted.slice(0, 64)}`];
   if (wanted !== tenantId && !(await tenants.exists(wanted))) return ['not-found', `there is no tenant ${wanted.slice(0, 64)}`];
+  const over = await tenants.countCall(wanted);
+  if (over) return [over.code, over.message];
   setCaller(request, {
     actor: `key:${id}`,
     tenantId: wanted,

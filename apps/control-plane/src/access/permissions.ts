@@ -81,6 +81,7 @@ const REST: Readonly<Record<string, Permission>> = {
   'GET /api/v1/tenants': installation,
   'GET /api/v1/tenants/:id': installation,
   'POST /api/v1/tenants': installation,
+  'PATCH /api/v1/tenants/:id': installation,
 };
 
 /** By `type.field`. */
@@ -120,6 +121,7 @@ const GRAPHQL: Readonly<Record<string, Permission>> = {
   'Mutation.createApiKey': administer,
   'Mutation.revokeApiKey': administer,
   'Mutation.createTenant': installation,
+  'Mutation.setTenantQuotas': installation,
 
   'Subscription.deviceChanged': listed(read),
   'Subscription.deviceTimelineGrew': ofDevice(read, 'deviceId'),

@@ -17,6 +17,7 @@ export type AuditAction =
   | 'session.opened'
   | 'session.closed'
   | 'tenant.created'
+  | 'tenant.limited'
   | 'join-token.created'
   | 'join-token.revoked'
   | 'enrolment.requested'

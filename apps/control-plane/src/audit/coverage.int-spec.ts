@@ -183,6 +183,7 @@ describe('the audit log', () => {
     'POST /api/v1/api-keys': { action: 'api-key.created', run: () => call('POST', 'api-keys', { name: 'audited', role: 'viewer' }) },
     'DELETE /api/v1/api-keys/{id}': { action: 'api-key.revoked', before: true, run: async () => call('DELETE', `api-keys/${await key()}`) },
     'POST /api/v1/tenants': { action: 'tenant.created', run: () => call('POST', 'tenants', { id: `tenant-${++seed}` }) },
+    'PATCH /api/v1/tenants/{id}': { action: 'tenant.limited', before: true, run: () => call('PATCH', 'tenants/default', { devicesMax: 10_000 }) },
     'POST /api/v1/trust/keys': { action: 'trust.key-made', run: () => call('POST', 'trust/keys') },
     'PUT /api/v1/trust/root': { action: 'trust.root-signed', run: async () => call('PUT', 'trust/root', await nextRoot()) },
     'POST /api/v1/trust/rotate/{role}': { action: 'trust.root-signed', run: () => call('POST', 'trust/rotate/timestamp') },
@@ -234,6 +235,10 @@ describe('the audit log', () => {
     createApiKey: { action: 'api-key.created', run: () => graphql('mutation { createApiKey(input: { name: "audited", role: "viewer" }) { id } }') },
     revokeApiKey: { action: 'api-key.revoked', before: true, run: byId('revokeApiKey', key) },
     createTenant: { action: 'tenant.created', run: mutation('createTenant', '$id: ID!', 'id: $id', async () => ({ id: `tenant-${++seed}` })) },
+    setTenantQuotas: {
+      ...{ action: 'tenant.limited', before: true },
+      run: () => graphql('mutation { setTenantQuotas(id: "default", quotas: { devicesMax: null }) { id } }'),
+    },
     createInference: exempt('it uses the fleet and changes nothing of it; it stands in its own table'),
   };
 

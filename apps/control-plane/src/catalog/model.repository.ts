@@ -4,6 +4,7 @@ import { appendAudit } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 import { currentTenant } from '../database/scope.js';
+import { overQuota, quotaHere } from '../tenancy/quota.repository.js';
 
 export interface ModelRow {
   id: string;
@@ -59,6 +60,11 @@ export class ModelRepository {
       const data = [{ ...version, manifest: new Uint8Array(version.manifest) }];
       const { count } = await tx.modelVersion.createMany({ data, skipDuplicates: true });
       await tx.chunk.createMany({ data: chunks.map(({ id, bytes }) => ({ id, bytes: BigInt(bytes) })), skipDuplicates: true });
+      const most = count > 0 ? await quotaHere(tx, 'modelBytesMax') : null;
+      if (most !== null) {
+        const { _sum: sum } = await tx.chunk.aggregate({ _sum: { bytes: true }, where: { tenantId: currentTenant() } });
+        if (Number(sum.bytes ?? 0n) > most) throw overQuota('bytes of models', Number(sum.bytes), most);
+      }
       const after = { name: version.name, chunks: chunks.length, bytes: chunks.reduce((sum, { bytes }) => sum + bytes, 0) };
       if (count > 0) await appendAudit(tx, { actor, action: 'model.registered', subject: `model:${version.id}`, after });
     });

@@ -155,6 +155,7 @@ export class EnrolmentService {
   private async create({ id, publicKeyHash, name, labels }: NewDevice, tokenId: string | null, actor: Actor): Promise<EnrolledDevice> {
     for (let tries = 0; tries < CREATE_TRIES; tries++) {
       const made = await this.newDevices.create({ id, publicKeyHash, name, labels }, tokenId, actor);
+      if (made instanceof DomainError) throw made;
       if (made === 'no-uses') throw noUses();
       if (made !== 'known') {
         this.log.log(`device ${made.name} (${made.id}) enrolled`);

@@ -4,6 +4,8 @@ import { appendAudits } from '../audit/audit.repository.js';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 import type { Prisma } from '../generated/prisma/client.js';
+import { DomainError } from '../errors.js';
+import { overQuota, quotaHere } from '../tenancy/quota.repository.js';
 import type { Labels } from '../fleet/device-labels.js';
 
 export interface NewDevice {
@@ -19,8 +21,8 @@ export interface EnrolledDevice {
   readonly name: string;
 }
 
-/** 'no-uses': the token has none left. 'known': somebody else made something of this key, or took this name, meanwhile. */
-export type Creation = EnrolledDevice | 'no-uses' | 'known';
+/** An error: the tenant has as many devices as it may. 'no-uses': the token has none left. 'known': somebody else made something of this key, or took this name, meanwhile. */
+export type Creation = EnrolledDevice | 'no-uses' | 'known' | DomainError;
 
 interface Wanted {
   readonly device: NewDevice;
@@ -49,7 +51,10 @@ export class NewDeviceRepository {
 
   private createAll(wanted: readonly Wanted[]): Promise<Creation[]> {
     return this.prisma.$transaction(async (tx) => {
-      const admitted = await this.admitted(tx, wanted);
+      const withUses = await this.admitted(tx, wanted);
+      const most = await quotaHere(tx, 'devicesMax');
+      const present = most === null ? 0 : await tx.device.count();
+      const admitted = most === null ? withUses : withUses.slice(0, Math.max(0, most - present));
       const names = await freeNames(tx, admitted);
       const ids = admitted.map(({ device }) => device.id);
       const enrolments = await tx.enrolment.findMany({ where: { id: { in: ids } }, select: { id: true } });
@@ -74,8 +79,9 @@ export class NewDeviceRepository {
           after: { name: names.get(device.id), publicKeyHash: device.publicKeyHash, labels: device.labels, ...(tokenId !== null && { tokenId }) },
         })),
       );
-      const isAdmitted = new Set(admitted);
-      return wanted.map((one) => (isAdmitted.has(one) ? (devices.get(one.device.id) ?? 'known') : 'no-uses'));
+      const [hasUses, isAdmitted] = [new Set(withUses), new Set(admitted)];
+      const over = overQuotaOf(most ?? 0, present);
+      return wanted.map((one) => (isAdmitted.has(one) ? (devices.get(one.device.id) ?? 'known') : hasUses.has(one) ? over : 'no-uses'));
     }, PATIENT);
   }
 
@@ -96,6 +102,8 @@ export class NewDeviceRepository {
     });
   }
 }
+
+const overQuotaOf = (most: number, present: number): DomainError => overQuota('devices', present + 1, most);
 
 /** By token. */
 const usesOf = (wanted: readonly Wanted[]): Map<string, number> => {

@@ -1,9 +1,12 @@
 import { Injectable } from '@nestjs/common';
 import { PrismaService } from '../database/prisma.service.js';
+import { overQuota, quotaHere } from '../tenancy/quota.repository.js';
 import type { Prisma } from '../generated/prisma/client.js';
 import type { Attempt, AttemptState, Inference, InferenceRequest, InferenceState } from './inference.js';
 
 const LIST_MAX = 100;
+/** Longer than any deadline: what is older has ended. */
+const LONGEST_MS = 3_600_000;
 const FORGOTTEN_MAX = 200;
 const INCLUDE = {
   attempts: { orderBy: { ordinal: 'asc' }, include: { device: { select: { name: true } } } },
@@ -23,7 +26,16 @@ export class InferenceRepository {
   constructor(private readonly prisma: PrismaService) {}
 
   async create(row: { id: string; request: InferenceRequest; task: string | null; qualityFloor: number | null; deadlineAt: Date }): Promise<void> {
-    await this.prisma.inference.create({ data: { ...row, state: 'queued', request: row.request as unknown as Prisma.InputJsonValue } });
+    await this.prisma.$transaction(async (tx) => {
+      const most = await quotaHere(tx, 'queuedInferencesMax');
+      if (most !== null) {
+        const open = await tx.inference.count({
+          where: { state: { in: ['queued', 'running'] }, createdAt: { gt: new Date(Date.now() - LONGEST_MS) } },
+        });
+        if (open >= most) throw overQuota('inferences that wait or run', open + 1, most);
+      }
+      await tx.inference.create({ data: { ...row, state: 'queued', request: row.request as unknown as Prisma.InputJsonValue } });
+    });
   }
 
   /** Whose inference it is; undefined for an unknown one. */

@@ -267,6 +267,40 @@ describe('two tenants', () => {
     await Promise.all(clients.map((client) => client.dispose()));
   });
 
+  it('have no more than the installation lets them have, and are told the numbers', async () => {
+    const limit = (quotas: object) => as(admin, 'PATCH', '/api/v1/tenants/south', quotas);
+    const devices = (await call<unknown[]>('south', 'GET', '/api/v1/devices')).body.length;
+    expect((await limit({ devicesMax: devices + 1, modelBytesMax: 1, queuedInferencesMax: 0 })).body).toMatchObject({
+      id: 'south',
+      devicesMax: devices + 1,
+    });
+    expect((await call('south', 'PATCH', '/api/v1/tenants/south', { devicesMax: null })).status).toBe(403);
+    await enrol('south', 'fits');
+    await expect(enrol('south', 'one too many')).rejects.toThrow(
+      `tenant south may have ${devices + 1} devices at most, and would have ${devices + 2}`,
+    );
+    expect(await call('south', 'POST', '/api/v1/models', manifestOnlyPackage('too-large', 9).manifest)).toMatchObject({
+      ...{ status: 429, body: { code: 'resource-exhausted', message: expect.stringContaining('may have 1 bytes of models at most') } },
+    });
+    const submit = () => call<{ message: string }>('south', 'POST', '/api/v1/inferences', { prompt: 'hi', deadlineMs: 500 });
+    const refused = await submit();
+    expect([refused.status, refused.body.message]).toEqual([
+      429,
+      expect.stringContaining('may have 0 inferences that wait or run at most, and would have 1'),
+    ]);
+    await limit({ queuedInferencesMax: 100 });
+    expect((await submit()).status).toBe(202);
+
+    await limit({ apiCallsPerMinuteMax: 3 });
+    const statuses = [];
+    for (let i = 0; i < 5; i++) statuses.push((await call('south', 'GET', '/api/v1/models')).status);
+    expect(statuses).toEqual([200, 200, 200, 429, 429]);
+    expect((await call('north', 'GET', '/api/v1/models')).status).toBe(200);
+    expect((await limit({ devicesMax: null, modelBytesMax: null, queuedInferencesMax: null, apiCallsPerMinuteMax: null })).status).toBe(200);
+    expect((await call('south', 'GET', '/api/v1/models')).status).toBe(200);
+    await enrol('south', 'fits now');
+  });
+
   it('are made and entered by keys of the installation alone', async () => {
     expect((await call('north', 'GET', '/api/v1/tenants')).status).toBe(403);
     expect((await call('north', 'POST', '/api/v1/tenants', { id: 'west' })).status).toBe(403);

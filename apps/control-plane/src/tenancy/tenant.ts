@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Quotas } from './quota.js';
 
 export const TenantId = z
   .string()
@@ -7,7 +8,7 @@ export const TenantId = z
 export const CreateTenant = z.object({ id: TenantId, name: z.string().min(1).max(100).optional() });
 
 /** An organisation on this installation. */
-export interface TenantView {
+export interface TenantView extends Quotas {
   readonly id: string;
   readonly name: string;
   readonly createdAt: Date;

@@ -93,7 +93,11 @@ export type TransactionIsolationLevel = (typeof TransactionIsolationLevel)[keyof
 export const TenantScalarFieldEnum = {
   id: 'id',
   name: 'name',
-  createdAt: 'createdAt'
+  createdAt: 'createdAt',
+  devicesMax: 'devicesMax',
+  modelBytesMax: 'modelBytesMax',
+  queuedInferencesMax: 'queuedInferencesMax',
+  apiCallsPerMinuteMax: 'apiCallsPerMinuteMax'
 } as const
 
 export type TenantScalarFieldEnum = (typeof TenantScalarFieldEnum)[keyof typeof TenantScalarFieldEnum]

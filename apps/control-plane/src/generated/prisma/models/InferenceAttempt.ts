@@ -660,14 +660,6 @@ export type InferenceAttemptUncheckedUpdateManyWithoutInferenceNestedInput = {
   deleteMany?: Prisma.InferenceAttemptScalarWhereInput | Prisma.InferenceAttemptScalarWhereInput[]
 }
 
-export type NullableIntFieldUpdateOperationsInput = {
-  set?: number | null
-  increment?: number
-  decrement?: number
-  multiply?: number
-  divide?: number
-}
-
 export type InferenceAttemptCreateWithoutDeviceInput = {
   id: string
   ordinal: number

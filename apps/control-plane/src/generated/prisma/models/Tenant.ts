@@ -21,46 +21,100 @@ export type TenantModel = runtime.Types.Result.DefaultSelection<Prisma.$TenantPa
 
 export type AggregateTenant = {
   _count: TenantCountAggregateOutputType | null
+  _avg: TenantAvgAggregateOutputType | null
+  _sum: TenantSumAggregateOutputType | null
   _min: TenantMinAggregateOutputType | null
   _max: TenantMaxAggregateOutputType | null
+}
+
+export type TenantAvgAggregateOutputType = {
+  devicesMax: number | null
+  modelBytesMax: number | null
+  queuedInferencesMax: number | null
+  apiCallsPerMinuteMax: number | null
+}
+
+export type TenantSumAggregateOutputType = {
+  devicesMax: number | null
+  modelBytesMax: bigint | null
+  queuedInferencesMax: number | null
+  apiCallsPerMinuteMax: number | null
 }
 
 export type TenantMinAggregateOutputType = {
   id: string | null
   name: string | null
   createdAt: Date | null
+  devicesMax: number | null
+  modelBytesMax: bigint | null
+  queuedInferencesMax: number | null
+  apiCallsPerMinuteMax: number | null
 }
 
 export type TenantMaxAggregateOutputType = {
   id: string | null
   name: string | null
   createdAt: Date | null
+  devicesMax: number | null
+  modelBytesMax: bigint | null
+  queuedInferencesMax: number | null
+  apiCallsPerMinuteMax: number | null
 }
 
 export type TenantCountAggregateOutputType = {
   id: number
   name: number
   createdAt: number
+  devicesMax: number
+  modelBytesMax: number
+  queuedInferencesMax: number
+  apiCallsPerMinuteMax: number
   _all: number
 }
 
+
+export type TenantAvgAggregateInputType = {
+  devicesMax?: true
+  modelBytesMax?: true
+  queuedInferencesMax?: true
+  apiCallsPerMinuteMax?: true
+}
+
+export type TenantSumAggregateInputType = {
+  devicesMax?: true
+  modelBytesMax?: true
+  queuedInferencesMax?: true
+  apiCallsPerMinuteMax?: true
+}
 
 export type TenantMinAggregateInputType = {
   id?: true
   name?: true
   createdAt?: true
+  devicesMax?: true
+  modelBytesMax?: true
+  queuedInferencesMax?: true
+  apiCallsPerMinuteMax?: true
 }
 
 export type TenantMaxAggregateInputType = {
   id?: true
   name?: true
   createdAt?: true
+  devicesMax?: true
+  modelBytesMax?: true
+  queuedInferencesMax?: true
+  apiCallsPerMinuteMax?: true
 }
 
 export type TenantCountAggregateInputType = {
   id?: true
   name?: true
   createdAt?: true
+  devicesMax?: true
+  modelBytesMax?: true
+  queuedInferencesMax?: true
+  apiCallsPerMinuteMax?: true
   _all?: true
 }
 
@@ -102,6 +156,18 @@ export type TenantAggregateArgs<ExtArgs extends runtime.Types.Extensions.Interna
   /**
    * {@link https://www.prisma.io/docs/concepts/components/prisma-client/aggregations Aggregation Docs}
    * 
+   * Select which fields to average
+  **/
+  _avg?: TenantAvgAggregateInputType
+  /**
+   * {@link https://www.prisma.io/docs/concepts/components/prisma-client/aggregations Aggregation Docs}
+   * 
+   * Select which fields to sum
+  **/
+  _sum?: TenantSumAggregateInputType
+  /**
+   * {@link https://www.prisma.io/docs/concepts/components/prisma-client/aggregations Aggregation Docs}
+   * 
    * Select which fields to find the minimum value
   **/
   _min?: TenantMinAggregateInputType
@@ -132,6 +198,8 @@ export type TenantGroupByArgs<ExtArgs extends runtime.Types.Extensions.InternalA
   take?: number
   skip?: number
   _count?: TenantCountAggregateInputType | true
+  _avg?: TenantAvgAggregateInputType
+  _sum?: TenantSumAggregateInputType
   _min?: TenantMinAggregateInputType
   _max?: TenantMaxAggregateInputType
 }
@@ -140,7 +208,13 @@ export type TenantGroupByOutputType = {
   id: string
   name: string
   createdAt: Date
+  devicesMax: number | null
+  modelBytesMax: bigint | null
+  queuedInferencesMax: number | null
+  apiCallsPerMinuteMax: number | null
   _count: TenantCountAggregateOutputType | null
+  _avg: TenantAvgAggregateOutputType | null
+  _sum: TenantSumAggregateOutputType | null
   _min: TenantMinAggregateOutputType | null
   _max: TenantMaxAggregateOutputType | null
 }
@@ -167,12 +241,20 @@ export type TenantWhereInput = {
   id?: Prisma.StringFilter<"Tenant"> | string
   name?: Prisma.StringFilter<"Tenant"> | string
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
+  devicesMax?: Prisma.IntNullableFilter<"Tenant"> | number | null
+  modelBytesMax?: Prisma.BigIntNullableFilter<"Tenant"> | bigint | number | null
+  queuedInferencesMax?: Prisma.IntNullableFilter<"Tenant"> | number | null
+  apiCallsPerMinuteMax?: Prisma.IntNullableFilter<"Tenant"> | number | null
 }
 
 export type TenantOrderByWithRelationInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  devicesMax?: Prisma.SortOrderInput | Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrderInput | Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrderInput | Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrderInput | Prisma.SortOrder
 }
 
 export type TenantWhereUniqueInput = Prisma.AtLeast<{
@@ -182,15 +264,25 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   NOT?: Prisma.TenantWhereInput | Prisma.TenantWhereInput[]
   name?: Prisma.StringFilter<"Tenant"> | string
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
+  devicesMax?: Prisma.IntNullableFilter<"Tenant"> | number | null
+  modelBytesMax?: Prisma.BigIntNullableFilter<"Tenant"> | bigint | number | null
+  queuedInferencesMax?: Prisma.IntNullableFilter<"Tenant"> | number | null
+  apiCallsPerMinuteMax?: Prisma.IntNullableFilter<"Tenant"> | number | null
 }, "id">
 
 export type TenantOrderByWithAggregationInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  devicesMax?: Prisma.SortOrderInput | Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrderInput | Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrderInput | Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.TenantCountOrderByAggregateInput
+  _avg?: Prisma.TenantAvgOrderByAggregateInput
   _max?: Prisma.TenantMaxOrderByAggregateInput
   _min?: Prisma.TenantMinOrderByAggregateInput
+  _sum?: Prisma.TenantSumOrderByAggregateInput
 }
 
 export type TenantScalarWhereWithAggregatesInput = {
@@ -200,66 +292,124 @@ export type TenantScalarWhereWithAggregatesInput = {
   id?: Prisma.StringWithAggregatesFilter<"Tenant"> | string
   name?: Prisma.StringWithAggregatesFilter<"Tenant"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Tenant"> | Date | string
+  devicesMax?: Prisma.IntNullableWithAggregatesFilter<"Tenant"> | number | null
+  modelBytesMax?: Prisma.BigIntNullableWithAggregatesFilter<"Tenant"> | bigint | number | null
+  queuedInferencesMax?: Prisma.IntNullableWithAggregatesFilter<"Tenant"> | number | null
+  apiCallsPerMinuteMax?: Prisma.IntNullableWithAggregatesFilter<"Tenant"> | number | null
 }
 
 export type TenantCreateInput = {
   id: string
   name: string
   createdAt?: Date | string
+  devicesMax?: number | null
+  modelBytesMax?: bigint | number | null
+  queuedInferencesMax?: number | null
+  apiCallsPerMinuteMax?: number | null
 }
 
 export type TenantUncheckedCreateInput = {
   id: string
   name: string
   createdAt?: Date | string
+  devicesMax?: number | null
+  modelBytesMax?: bigint | number | null
+  queuedInferencesMax?: number | null
+  apiCallsPerMinuteMax?: number | null
 }
 
 export type TenantUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  devicesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  modelBytesMax?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
+  queuedInferencesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  apiCallsPerMinuteMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
 }
 
 export type TenantUncheckedUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  devicesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  modelBytesMax?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
+  queuedInferencesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  apiCallsPerMinuteMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
 }
 
 export type TenantCreateManyInput = {
   id: string
   name: string
   createdAt?: Date | string
+  devicesMax?: number | null
+  modelBytesMax?: bigint | number | null
+  queuedInferencesMax?: number | null
+  apiCallsPerMinuteMax?: number | null
 }
 
 export type TenantUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  devicesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  modelBytesMax?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
+  queuedInferencesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  apiCallsPerMinuteMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
 }
 
 export type TenantUncheckedUpdateManyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  devicesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  modelBytesMax?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
+  queuedInferencesMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  apiCallsPerMinuteMax?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
 }
 
 export type TenantCountOrderByAggregateInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  devicesMax?: Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrder
+}
+
+export type TenantAvgOrderByAggregateInput = {
+  devicesMax?: Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrder
 }
 
 export type TenantMaxOrderByAggregateInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  devicesMax?: Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrder
 }
 
 export type TenantMinOrderByAggregateInput = {
   id?: Prisma.SortOrder
   name?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+  devicesMax?: Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrder
+}
+
+export type TenantSumOrderByAggregateInput = {
+  devicesMax?: Prisma.SortOrder
+  modelBytesMax?: Prisma.SortOrder
+  queuedInferencesMax?: Prisma.SortOrder
+  apiCallsPerMinuteMax?: Prisma.SortOrder
 }
 
 export type StringFieldUpdateOperationsInput = {
@@ -270,33 +420,65 @@ export type DateTimeFieldUpdateOperationsInput = {
   set?: Date | string
 }
 
+export type NullableIntFieldUpdateOperationsInput = {
+  set?: number | null
+  increment?: number
+  decrement?: number
+  multiply?: number
+  divide?: number
+}
+
+export type NullableBigIntFieldUpdateOperationsInput = {
+  set?: bigint | number | null
+  increment?: bigint | number
+  decrement?: bigint | number
+  multiply?: bigint | number
+  divide?: bigint | number
+}
+
 
 
 export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
   name?: boolean
   createdAt?: boolean
+  devicesMax?: boolean
+  modelBytesMax?: boolean
+  queuedInferencesMax?: boolean
+  apiCallsPerMinuteMax?: boolean
 }, ExtArgs["result"]["tenant"]>
 
 export type TenantSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
   name?: boolean
   createdAt?: boolean
+  devicesMax?: boolean
+  modelBytesMax?: boolean
+  queuedInferencesMax?: boolean
+  apiCallsPerMinuteMax?: boolean
 }, ExtArgs["result"]["tenant"]>
 
 export type TenantSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
   name?: boolean
   createdAt?: boolean
+  devicesMax?: boolean
+  modelBytesMax?: boolean
+  queuedInferencesMax?: boolean
+  apiCallsPerMinuteMax?: boolean
 }, ExtArgs["result"]["tenant"]>
 
 export type TenantSelectScalar = {
   id?: boolean
   name?: boolean
   createdAt?: boolean
+  devicesMax?: boolean
+  modelBytesMax?: boolean
+  queuedInferencesMax?: boolean
+  apiCallsPerMinuteMax?: boolean
 }
 
-export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "createdAt", ExtArgs["result"]["tenant"]>
+export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "createdAt" | "devicesMax" | "modelBytesMax" | "queuedInferencesMax" | "apiCallsPerMinuteMax", ExtArgs["result"]["tenant"]>
 
 export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   name: "Tenant"
@@ -308,6 +490,22 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     id: string
     name: string
     createdAt: Date
+    /**
+     * What it may have at most; null: as much as it wants.
+     */
+    devicesMax: number | null
+    /**
+     * Of all chunks that its manifests name.
+     */
+    modelBytesMax: bigint | null
+    /**
+     * That wait or run.
+     */
+    queuedInferencesMax: number | null
+    /**
+     * At one replica.
+     */
+    apiCallsPerMinuteMax: number | null
   }, ExtArgs["result"]["tenant"]>
   composites: {}
 }
@@ -734,6 +932,10 @@ export interface TenantFieldRefs {
   readonly id: Prisma.FieldRef<"Tenant", 'String'>
   readonly name: Prisma.FieldRef<"Tenant", 'String'>
   readonly createdAt: Prisma.FieldRef<"Tenant", 'DateTime'>
+  readonly devicesMax: Prisma.FieldRef<"Tenant", 'Int'>
+  readonly modelBytesMax: Prisma.FieldRef<"Tenant", 'BigInt'>
+  readonly queuedInferencesMax: Prisma.FieldRef<"Tenant", 'Int'>
+  readonly apiCallsPerMinuteMax: Prisma.FieldRef<"Tenant", 'Int'>
 }
     
 

@@ -494,14 +494,6 @@ export type UpdateTargetUncheckedUpdateManyWithoutUpdateNestedInput = {
   deleteMany?: Prisma.UpdateTargetScalarWhereInput | Prisma.UpdateTargetScalarWhereInput[]
 }
 
-export type NullableBigIntFieldUpdateOperationsInput = {
-  set?: bigint | number | null
-  increment?: bigint | number
-  decrement?: bigint | number
-  multiply?: bigint | number
-  divide?: bigint | number
-}
-
 export type UpdateTargetCreateWithoutDeviceInput = {
   state: string
   generation?: bigint | number | null
