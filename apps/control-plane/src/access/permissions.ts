@@ -140,6 +140,6 @@ export function refusal(
   if (!permission) return `nobody may use ${operation}: it has no permission`;
   if (permission.installation) return caller.installation ? null : 'this is for API keys of the installation';
   if (caller.role !== 'admin' && !permission.roles.includes(caller.role))
-    return `${operation} is for ${[...permission.roles, 'admin'].join(', ')}, and this key is a ${caller.role}'s`;
+    return `${operation} is for ${[...permission.roles, 'admin'].join(', ')}, and the role of this key is ${caller.role}`;
   return caller.isScoped && !permission.scoped ? `${operation} is not for a key that means some devices alone` : null;
 }
