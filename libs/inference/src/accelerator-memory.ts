@@ -14,7 +14,8 @@ export function acceleratorNeed(manifest: Manifest, slices: readonly Slice[], mo
   const costs = slices.map((slice) => footprint(manifest, slice, contextTokens));
   const weights = costs.map(({ weightsBytes, headBytes }) => weightsBytes + headBytes).sort((a, b) => b - a);
   const weightsBytes = weights.slice(0, mostOpen).reduce((sum, bytes) => sum + bytes, 0);
-  const passBytes = Math.max(...costs.map(({ kvBytes, activationBytes }) => kvBytes + activationBytes));
+  // A pass hands over new keys and values before the old ones go.
+  const passBytes = Math.max(...costs.map(({ kvBytes, activationBytes }) => 2 * kvBytes + activationBytes));
   return { weightsBytes, passBytes, totalBytes: weightsBytes + passBytes };
 }
 

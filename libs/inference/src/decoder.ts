@@ -6,7 +6,7 @@ import { GraphBuilder } from './graph-builder.js';
 import { loadBeside, sweepGraphs } from './graph-file.js';
 import { KERNELS, type Provider } from './kernels.js';
 import { KvCache, type ComputedBy } from './kv-cache.js';
-import { createSession, float32, int32, int64, intsOf, type Feeds, type Session, type Spinning, type Tensor } from './onnx.js';
+import { createSession, float32, floatsOf, int32, int64, intsOf, type Feeds, type Session, type Spinning, type Tensor } from './onnx.js';
 import { acceleratorBytes, type Placement } from './placement.js';
 import { threadPolicy } from './thread-policy.js';
 import { Weights, type WeightOptions } from './weights.js';
@@ -30,6 +30,7 @@ export class Decoder {
   /** Positions each kept K/V-sharing layer computed in the latest pass; filled when opened with `trace`. */
   sharedLayerPositions: readonly number[] = [];
   private closed = false;
+  private released = false;
   private running: Promise<unknown> = Promise.resolve();
   /** Kept layers, and those among them whose keys and values this slice computes. */
   private readonly layers: readonly number[];
@@ -79,6 +80,7 @@ export class Decoder {
         spinning: options.spinning ?? policy.spinning,
         provider,
         observed: provider !== 'cpu',
+        ...(kernels.keepsKeysAndValues && { kept: cachedLayers(shape).flatMap(({ layer }) => [`present.${layer}.key`, `present.${layer}.value`]) }),
       };
       if (weights.usesExternalData) await sweepGraphs(storeDir);
       session = weights.usesExternalData ? await loadBeside(storeDir, g.toBytes(), run) : await createSession(g.toBytes(), run);
@@ -93,20 +95,23 @@ export class Decoder {
 
   /** One pass over one position tells what the accelerator takes. Closes the decoder when that is nothing. */
   private async observe(): Promise<void> {
+    const cache = this.newCache(1, 1);
     try {
-      await this.forward([this.config.bosTokenId], this.newCache(1, 1));
+      await this.forward([this.config.bosTokenId], cache);
       this.placement = await this.session.placement();
       if (acceleratorBytes(this.placement) === 0)
         throw new Error(`${this.provider} opened, but computes none of the slice's products: ${Object.keys(this.placement).join(', ')} did`);
     } catch (error) {
+      await cache.close();
       await this.close();
       throw error;
     }
+    await cache.close();
   }
 
   /** `passTokens` is the most that one pass may bring. */
   newCache(contextTokens: number, passTokens: number): KvCache {
-    return new KvCache(this.config, cachedLayers(this.shape), contextTokens, passTokens);
+    return new KvCache(this.config, cachedLayers(this.shape), contextTokens, passTokens, this.provider);
   }
 
   /** One pass over S new positions. Advances `cache` by S. Returns logits (V) of the last `wanted` of them, in order. */
@@ -125,10 +130,9 @@ export class Decoder {
     if (S > mostPassTokens) throw new Error(`a pass over ${S} positions; ${this.provider} takes ${mostPassTokens} at most`);
     const { layers } = this;
     const [embeds, pleRows] = await Promise.all([this.tables.tokens.read(tokenIds), this.tables.ple.read(tokenIds, layers)]);
-    cache.prepare(S);
+    await cache.prepare(S);
     const start = cache.length;
     const end = start + S;
-    const bound = this.bind(cache);
     const feeds = {
       embeds: float32(embeds, [1, S, D]),
       ple_rows: float32(pleRows, [1, S, layers.length, P]),
@@ -137,18 +141,31 @@ export class Decoder {
       ...keyCounts('full', end),
       ...keyCounts('sliding', cache.slidingLength + S),
       ...(this.masked && { window_mask: windowMask(wanted, cache.slidingLength + S, this.config.slidingWindow) }),
-      ...bound.feeds,
     };
+    const logits = KERNELS[this.provider].keepsKeysAndValues ? await this.runKeeping(feeds, cache) : await this.runInPlace(feeds, cache, wanted);
+    cache.advance(tokenIds, this.signature);
+    return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views
+  }
+
+  /** Writes keys and values into the cache's buffers. */
+  private async runInPlace(feeds: Feeds, cache: KvCache, wanted: number): Promise<Float32Array> {
+    const { vocabSize: V } = this.config;
+    const bound = this.bind(cache);
     const logits = new Float32Array(wanted * V);
     const seen = int64(this.sharedLayerPositions);
-    await this.session.runInto(feeds, {
-      ...bound.fetches,
-      logits: float32(logits, [1, wanted, V]),
-      ...(seen.size > 0 && { shared_positions: seen }),
-    });
-    cache.advance(tokenIds, this.signature);
+    await this.session.runInto(
+      { ...feeds, ...bound.feeds },
+      { ...bound.fetches, logits: float32(logits, [1, wanted, V]), ...(seen.size > 0 && { shared_positions: seen }) },
+    );
     this.sharedLayerPositions = intsOf(seen);
-    return Array.from({ length: wanted }, (_, i) => logits.subarray(i * V, (i + 1) * V)); // views
+    return logits;
+  }
+
+  /** Leaves keys and values with the accelerator. */
+  private async runKeeping(feeds: Feeds, cache: KvCache): Promise<Float32Array> {
+    const outputs = await cache.pass(this.signature, (past) => this.session.run({ ...feeds, ...past }));
+    if (outputs['shared_positions']) this.sharedLayerPositions = intsOf(outputs['shared_positions']);
+    return floatsOf(outputs['logits']!);
   }
 
   private bind(cache: KvCache): { feeds: Feeds; fetches: Feeds } {
@@ -161,10 +178,16 @@ export class Decoder {
     return bound;
   }
 
-  async close(): Promise<void> {
-    if (this.closed) return;
+  /** Takes no further pass, and waits for the one under way. */
+  async stop(): Promise<void> {
     this.closed = true;
     await this.running;
+  }
+
+  async close(): Promise<void> {
+    if (this.released) return;
+    this.released = true;
+    await this.stop();
     if (this.ownsTables) this.tables.close();
     await this.session.close();
   }

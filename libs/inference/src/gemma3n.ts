@@ -1,4 +1,5 @@
 import { firstSharedLayer, kvSource, type ModelConfig, type Slice } from '@matfleet/model';
+import { evenSplit } from './even-split.js';
 import { bandName } from './import-chunks.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import { KERNELS, type Kernels } from './kernels.js';
@@ -61,7 +62,7 @@ export function buildForward(
   const layers = keptLayers(shape);
   const firstShared = firstSharedLayer(config);
 
-  g.emptySequence(UNREADABLE); // every other output is written where the caller says
+  if (!kernels.keepsKeysAndValues) g.emptySequence(UNREADABLE); // every other output is written where the caller says
   const embeds = g.input('embeds', 'float32', [1, 'S', D]); // scaled by sqrt(D)
   const pleRows = g.input('ple_rows', 'float32', [1, 'S', layers.length, P]); // scaled by sqrt(P)
   const positions = g.input('positions', 'int64', ['S']);
@@ -144,7 +145,7 @@ export function buildForward(
 
   /** (1, S, n, P) -> n times (1, S, P) */
   function perLayer(rows: Value, n: number): Value[] {
-    return n === 0 ? [] : g.ops('Split', [g.op('Reshape', [rows, g.ints(0, 0, n * P)])], n, { axis: -1, num_outputs: n });
+    return n === 0 ? [] : evenSplit(g, g.op('Reshape', [rows, g.ints(0, 0, n * P)]), n, P, kernels.mostSplitOutputs);
   }
 
   /** The state (1, S, A, D) after a layer, and its first stream (1, S, D). `row` is the layer's per-layer embedding. */

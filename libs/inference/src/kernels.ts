@@ -18,8 +18,12 @@ export interface Kernels {
   readonly bytesTimesFloats: boolean;
   /** Wide models' activations are rounded to 8 bits in products. */
   readonly roundsActivations: boolean;
-  /** Positions of one pass. */
+  /** Positions of one pass that every driver's attention gets right; more where a check on the device says so. */
   readonly mostPassTokens: number;
+  /** Results of one Split. */
+  readonly mostSplitOutputs: number;
+  /** Keys and values stay with the accelerator from one pass to the next. */
+  readonly keepsKeysAndValues: boolean;
   /** Packs matrices for the processor when it loads, so that packing them ahead pays. */
   readonly packs: boolean;
 }
@@ -32,6 +36,8 @@ const cpu: Kernels = {
   bytesTimesFloats: false,
   roundsActivations: true,
   mostPassTokens: Infinity,
+  mostSplitOutputs: Infinity,
+  keepsKeysAndValues: false,
   packs: true,
 };
 
@@ -44,8 +50,11 @@ export const KERNELS: Readonly<Record<Provider, Kernels>> = {
     presentOfShared: false,
     bytesTimesFloats: true,
     roundsActivations: false,
-    // Attention over 32 new positions or more gives wrong numbers, over 31 right ones.
+    // On the software driver SwiftShader attention over 32 new positions or more gives wrong numbers, over 31 right ones.
     mostPassTokens: 16,
+    // With its input these are the storage buffers that WebGPU promises a shader: 8. An H100 has 16.
+    mostSplitOutputs: 7,
+    keepsKeysAndValues: true,
     packs: false,
   },
   // It has no float32 attention: that stays with the CPU's kernel.

@@ -28,6 +28,8 @@ export interface SessionOptions {
   readonly provider?: Provider;
   /** Note which provider computes what, until `placement` is asked for. */
   readonly observed?: boolean;
+  /** Outputs that stay with WebGPU. */
+  readonly kept?: readonly string[];
 }
 
 /** Busily never, inside a pass only, or between two passes too. */
@@ -36,7 +38,7 @@ export type Spinning = 'never' | 'pass' | 'always';
 /** Loads a graph from its bytes, or from a file whose external data lies beside it. Throws `ProviderUnavailable` where the machine lacks the provider. */
 export async function createSession(
   graph: Uint8Array | string,
-  { threads, saveTo, spinning = 'pass', provider = 'cpu', observed = false }: SessionOptions,
+  { threads, saveTo, spinning = 'pass', provider = 'cpu', observed = false, kept = [] }: SessionOptions,
 ): Promise<Session> {
   const profileDir = observed ? await mkdtemp(join(tmpdir(), 'matfleet-profile-')) : undefined;
   const options: InferenceSession.SessionOptions = {
@@ -48,6 +50,7 @@ export async function createSession(
     logSeverityLevel: 3,
     // An arena keeps what the longest prompt once needed; without it decoding is as fast and the memory comes back.
     enableCpuMemArena: false,
+    ...(kept.length > 0 && { preferredOutputLocation: Object.fromEntries(kept.map((name) => [name, 'gpu-buffer' as const])) }),
     ...(saveTo !== undefined && { optimizedModelFilePath: join(saveTo, 'graph.onnx') }),
     ...(profileDir !== undefined && { enableProfiling: true, profileFilePrefix: join(profileDir, 'pass') }),
     extra: {
@@ -132,5 +135,7 @@ export const float32 = (values: Float32Array, shape: readonly number[]): Tensor 
 export const int64 = (values: readonly number[]): Tensor => new Tensor('int64', BigInt64Array.from(values, BigInt), [values.length]);
 /** A scalar, or a list of one. */
 export const int32 = (value: number, shape: readonly number[]): Tensor => new Tensor('int32', Int32Array.of(value), shape);
+/** Whether it lies with the accelerator. */
+export const isKept = (tensor: Tensor): boolean => tensor.location === 'gpu-buffer';
 export const floatsOf = (tensor: Tensor): Float32Array => tensor.data as Float32Array;
 export const intsOf = (tensor: Tensor): number[] => Array.from(tensor.data as BigInt64Array, Number);

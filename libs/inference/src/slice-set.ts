@@ -26,6 +26,7 @@ export class SliceSet {
   private readonly open: LRUCache<string, Decoder>;
   private readonly closing = new Set<Promise<void>>();
   private readonly loading = new Set<Promise<unknown>>();
+  private readonly caches: KvCache[] = [];
 
   private constructor(
     private readonly manifest: Manifest,
@@ -33,13 +34,14 @@ export class SliceSet {
     readonly tables: EmbeddingTables,
     load: (slice: Slice) => Promise<Decoder>,
     mostOpen: number,
+    private readonly provider: Provider,
   ) {
     this.open = new LRUCache<string, Decoder>({
       max: mostOpen,
       fetchMethod: (id) => load(sliceById(manifest, id)),
       ignoreFetchAbort: true,
       dispose: (decoder) => {
-        const closing = decoder.close().finally(() => this.closing.delete(closing));
+        const closing = this.closeOne(decoder).finally(() => this.closing.delete(closing));
         this.closing.add(closing);
       },
     });
@@ -58,7 +60,7 @@ export class SliceSet {
         ...(options.threads !== undefined && { threads: options.threads }),
         ...(options.spinning !== undefined && { spinning: options.spinning }),
       });
-    return new SliceSet(manifest, slices, tables, load, options.mostOpen);
+    return new SliceSet(manifest, slices, tables, load, options.mostOpen, options.provider);
   }
 
   /** The loaded slice; loads it first where it is not open. */
@@ -84,16 +86,28 @@ export class SliceSet {
   newCache(contextTokens: number, passTokens: number): KvCache {
     const { config } = this.manifest;
     const layers = new Map(this.slices.flatMap((slice) => cachedLayers({ config, slice })).map((entry) => [entry.layer, entry]));
-    return new KvCache(
+    const cache = new KvCache(
       config,
       [...layers.values()].sort((a, b) => a.layer - b.layer),
       contextTokens,
       passTokens,
+      this.provider,
     );
+    this.caches.push(cache);
+    return cache;
+  }
+
+  private async closeOne(decoder: Decoder): Promise<void> {
+    await decoder.stop();
+    await Promise.all(this.caches.map((cache) => cache.leave(decoder.signature)));
+    await decoder.close();
   }
 
   async close(): Promise<void> {
     await Promise.allSettled(this.loading);
+    // A cache's buffers go before the last session does: with that goes the accelerator's context.
+    await Promise.all([...this.open.values()].map((decoder) => decoder.stop()));
+    await Promise.all(this.caches.map((cache) => cache.close()));
     this.open.clear();
     await Promise.all(this.closing);
     this.tables.close();

@@ -3,7 +3,7 @@
 import { prefillChunkTokens, sliceById } from '@matfleet/model';
 import { GraphBuilder } from './graph-builder.js';
 import { KERNELS, type Provider } from './kernels.js';
-import { createSession, float32, floatsOf, int32 } from './onnx.js';
+import { createSession, float32, floatsOf, int32, isKept } from './onnx.js';
 import { readManifest } from './package-dir.js';
 import { acceleratorBytes, type Placement } from './placement.js';
 import { SliceSet } from './slice-set.js';
@@ -19,6 +19,8 @@ export interface AcceleratorReport {
   readonly largestLogit: number;
   readonly placements: Readonly<Record<string, Placement>>;
   readonly acceleratorBytes: Readonly<Record<string, number>>;
+  /** After every sequence the last slice's keys and values lay with the accelerator. */
+  readonly kept: boolean;
   /** Of each attention case's outputs. */
   readonly attention: readonly number[];
 }
@@ -43,14 +45,15 @@ export interface AttentionCase {
 async function run({ packageDir, provider, sequences, attention }: AcceleratorTask): Promise<AcceleratorReport> {
   const manifest = await readManifest(packageDir);
   const ids = [...new Set(sequences.flat().map(([sliceId]) => sliceId))];
-  const open = (on: Provider): Promise<SliceSet> =>
+  const open = (on: Provider, mostOpen: number): Promise<SliceSet> =>
     SliceSet.create(
       manifest,
       packageDir,
       ids.map((id) => sliceById(manifest, id)),
-      { mostOpen: ids.length, provider: on },
+      { mostOpen, provider: on },
     );
-  const [cpu, accelerator] = [await open('cpu'), await open(provider)];
+  // One less than needed: what a slice computed must outlive its session.
+  const [cpu, accelerator] = [await open('cpu', ids.length), await open(provider, Math.max(1, ids.length - 1))];
   const { vocabSize: V, bosTokenId } = manifest.config;
   const passTokens = Math.min(prefillChunkTokens(manifest.config), KERNELS[provider].mostPassTokens);
   const logits = async (slices: SliceSet, passes: Passes): Promise<Float32Array[]> => {
@@ -61,8 +64,13 @@ async function run({ packageDir, provider, sequences, attention }: AcceleratorTa
       const decoder = await slices.use(sliceId);
       rows.push(...(await decoder.forward(text, cache, compared)).map((row) => row.slice()));
     }
+    if (slices === accelerator) {
+      const own = Object.entries(cache.feeds((await slices.use(passes.at(-1)![0])).ownedLayers));
+      kept &&= own.length > 0 && own.every(([, tensor]) => isKept(tensor));
+    }
     return rows;
   };
+  let kept = true;
   const differences = [];
   let largestLogit = 0;
   for (const passes of sequences) {
@@ -77,7 +85,7 @@ async function run({ packageDir, provider, sequences, attention }: AcceleratorTa
   const attended = [];
   for (const one of attention) attended.push(largestDifference([await attend(one, provider)], [await attend(one, 'cpu')]));
   const bytes = Object.fromEntries(Object.entries(placements).map(([id, placement]) => [id, acceleratorBytes(placement)]));
-  return { differences, largestLogit, placements, acceleratorBytes: bytes, attention: attended };
+  return { differences, largestLogit, placements, acceleratorBytes: bytes, kept, attention: attended };
 }
 
 const [HEADS, KV_HEADS, WIDTH, ROOM] = [4, 2, 32, 128];

@@ -37,9 +37,9 @@ async function onAccelerator(task: AcceleratorTask, env: NodeJS.ProcessEnv): Pro
 }
 
 describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
-  /** nano's window holds 64 positions. */
+  /** nano's window holds 64 positions, its cache 79: the fifth pass of 16 moves them. */
   const sequences: Passes[] = [
-    [...Array.from({ length: 4 }, () => ['s-32', 16, 1] as const), ['s-32', 8, 8], ['s-32-L6', 1, 1], ['s-512', 1, 1], ['s-32', 1, 1]],
+    [...Array.from({ length: 5 }, () => ['s-32', 16, 1] as const), ['s-32', 8, 8], ['s-32-L6', 1, 1], ['s-512', 1, 1], ['s-32', 1, 1]],
     [
       ['s-32-L6', 16, 1],
       ['s-32-L6', 16, 1],
@@ -62,14 +62,17 @@ describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
     for (const difference of report.differences) expect(difference).toBeLessThan(TOLERANCE);
   });
 
+  it('leaves keys and values there between two passes', () => {
+    expect(report.kept).toBe(true);
+  });
+
   it.each(sliceIds)('computes every product, norm and attention of slice %s there, and on the CPU only the angles of its positions', (sliceId) => {
     const { CPU: cpu, WebGpu: gpu } = report.placements[sliceId]!;
     const { ffn } = sliceById(manifest, sliceId);
     expect(gpu!.operators['GroupQueryAttention']).toBe(ffn.length);
     expect(gpu!.operators['MatMulNBits']).toBeGreaterThan(7 * ffn.length);
     expect(gpu!.operators).toMatchObject({ MatMul: expect.any(Number), SkipSimplifiedLayerNormalization: ffn.length, LayerNormalization: 2 });
-    // The empty sequence stands before the outputs and computes nothing.
-    expect(['Cast', 'Cos', 'Sin', 'SequenceEmpty']).toEqual(expect.arrayContaining(Object.keys(cpu!.operators)));
+    expect(['Cast', 'Cos', 'Sin']).toEqual(expect.arrayContaining(Object.keys(cpu!.operators)));
     expect(cpu!.constantBytes).toBe(0);
   });
 
