@@ -31,21 +31,21 @@ beforeAll(async () => {
 afterAll(() => remove());
 
 async function onAccelerator(task: AcceleratorTask, env: NodeJS.ProcessEnv): Promise<AcceleratorReport> {
-  const options = { env: { ...process.env, ...env }, timeout: 240_000 };
+  const options = { env: { ...process.env, ...env }, timeout: 400_000 };
   const { stdout } = await promisify(execFile)(process.execPath, [program, JSON.stringify(task)], options);
   return JSON.parse(stdout) as AcceleratorReport;
 }
 
 describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
-  /** nano's window holds 64 positions, its cache 79: the fifth pass of 16 moves them. */
+  /** nano's window holds 64 positions, its cache 79: the fifth pass of 16 moves them. One slice more than may be open: s-32 closes on the way. */
   const sequences: Passes[] = [
-    [...Array.from({ length: 5 }, () => ['s-32', 16, 1] as const), ['s-32', 8, 8], ['s-32-L6', 1, 1], ['s-512', 1, 1], ['s-32', 1, 1]],
+    [['s-512', 3, 3]],
     [
       ['s-32-L6', 16, 1],
       ['s-32-L6', 16, 1],
       ['s-32-L6', 8, 8],
     ],
-    [['s-512', 3, 3]],
+    [...Array.from({ length: 5 }, () => ['s-32', 16, 1] as const), ['s-32', 8, 8], ['s-32-L6', 1, 1], ['s-512', 1, 1], ['s-32-L6', 1, 1]],
   ];
   const attention = [
     { queries: 16, context: 20, window: -1, shares: false },
@@ -54,7 +54,7 @@ describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
   let report: AcceleratorReport;
   beforeAll(async () => {
     report = await onAccelerator({ packageDir, provider: 'webgpu', sequences, attention }, softwareVulkan!);
-  }, 240_000);
+  }, 400_000);
 
   it('says what the CPU says: past the window and through changes of slice, for a prompt of 40 tokens, and for the whole model', () => {
     expect(report.largestLogit).toBeGreaterThan(10);
