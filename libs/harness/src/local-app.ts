@@ -9,6 +9,8 @@ export interface LocalAnswer {
   ttftMs: number;
   tokensPerSecond: number;
   outputTokens: number;
+  /** Devices that worked on it. */
+  hops: number;
 }
 
 export interface LocalRequest {
@@ -50,8 +52,8 @@ export class LocalApp {
         if (event?.$case === 'finished') {
           if (!started) return reject(new Error('the agent finished an answer that it never started'));
           const { deviceId, modelVersionId, sliceId } = started;
-          const { ttftMs, tokensPerSecond, outputTokens } = event.value;
-          resolve({ text, deviceId, modelVersionId, sliceId, ttftMs, tokensPerSecond, outputTokens });
+          const { ttftMs, tokensPerSecond, outputTokens, route } = event.value;
+          resolve({ text, deviceId, modelVersionId, sliceId, ttftMs, tokensPerSecond, outputTokens, hops: Math.max(1, route?.hops.length ?? 0) });
         }
       });
       call.on('error', reject);

@@ -5,6 +5,8 @@ import { Fleet, makeRunDir, nanoPackage, PostgresProcess, publish, RedisProcess 
 import { activationTable, runActivation } from './activation/report.js';
 import { runFleet } from './fleet.js';
 import { runHalfOpen } from './half-open.js';
+import { runFrozenPeer } from './frozen-peer.js';
+import { InferenceRig, runInferenceFaults, type InferenceFaults } from './inference.js';
 import { runSeed } from './line.js';
 import { trialsPassed } from './trials.js';
 
@@ -116,6 +118,32 @@ program
     console.log(JSON.stringify(report, null, 2));
     if (options.out) await writeFile(options.out, activationTable(report));
     process.exitCode = report.ok ? 0 : 1;
+  .command('inference')
+  .description('three equal agents, killed and frozen with their engines while applications ask and inferences are queued; prints a report')
+  .option('--seeds <n>', 'how many seeds', '20')
+  .option('--from <n>', 'the first seed', '1')
+  .action(async ({ seeds, from }: { seeds: string; from: string }) => {
+    const results: InferenceFaults[] = [];
+    const rig = await InferenceRig.start();
+    try {
+      for (let seed = Number(from); seed < Number(from) + Number(seeds); seed++) {
+        const result = await runInferenceFaults(rig, seed);
+        console.error(`… seed ${seed}: ${result.faults.join(', ')}; ${result.wentOn} answers went on elsewhere`);
+        for (const problem of result.problems) console.error(`  ${problem}`);
+        results.push(result);
+      }
+    } finally {
+      await rig.stop();
+    }
+    console.error('… one of two devices frozen');
+    const pair = await InferenceRig.start(2);
+    const frozenPeer = await runFrozenPeer(pair).finally(() => pair.stop());
+    const sum = (key: 'queued' | 'attempts' | 'local' | 'wentOn' | 'agentGone' | 'lost' | 'doubled' | 'wrongText'): number =>
+      results.reduce((total, one) => total + one[key], 0);
+    const [lost, doubled, wrongText] = [sum('lost'), sum('doubled'), sum('wrongText')];
+    const counts = { queued: sum('queued'), attempts: sum('attempts'), local: sum('local'), wentOn: sum('wentOn'), agentGone: sum('agentGone') };
+    console.log(JSON.stringify({ seeds: results.length, ...counts, lost, doubled, wrongText, frozenPeer }, null, 2));
+    process.exitCode = lost + doubled + wrongText + frozenPeer.falseFailures > 0 ? 1 : 0;
   });
 await program.parseAsync();
 

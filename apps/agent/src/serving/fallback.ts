@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { Privacy, Refusal_Code, type AnswerRequest, type Finished, type GenerateRequest, type GenerateResponse, type Hop } from '@matfleet/protocol';
 import type { Answering, Emit, Terms } from './answer.js';
@@ -22,9 +23,10 @@ export interface FallbackOptions {
   readonly device: () => { readonly deviceId: string; readonly deviceName: string };
 }
 
-/** How often an answer whose engine died goes on here, when no other device takes it. A second death may be the request's own doing. */
+/** Deaths of the engine under one answer that is tried again here, when no other device takes it: a second one may be the request's own doing. */
 const RESUMES = 1;
-/** For a request without a deadline. */
+/** A request without a deadline waits so long for an engine. */
+const WITHOUT_DEADLINE_MS = 30_000;
 const LONGEST_MS = 600_000;
 
 /**
@@ -40,7 +42,9 @@ export class FallbackAnswerer implements Answering {
     const told = new ToldAnswer(request, emit, this.options.device);
     const remaining = (): Terms => (terms.remainingMs === undefined ? {} : { remainingMs: terms.remainingMs - (performance.now() - arrivedAt) });
     const privacy = narrower(request.privacy, furthest);
-    for (let resumes = 0; ; resumes++) {
+    const waitsUntil = arrivedAt + (terms.remainingMs ?? WITHOUT_DEADLINE_MS);
+    let deaths = 0;
+    for (;;) {
       const short = this.belowFloor(request);
       const why = await (short ? Promise.reject(short) : local.answer(told.rest(), told.emitLocal, signal, { ...terms, ...remaining() })).then(
         () => undefined,
@@ -48,6 +52,7 @@ export class FallbackAnswerer implements Answering {
       );
       if (why === undefined) return;
       if (!(why instanceof ServingError) || signal.aborted || !anotherCould(why)) throw why;
+      if (told.runsHere) deaths++;
       told.gaveUp(why.message);
       let alsoWhy = '';
       if (privacy !== Privacy.PRIVACY_DEVICE && others.reachable) {
@@ -60,9 +65,17 @@ export class FallbackAnswerer implements Answering {
           alsoWhy = `; no other device answers: ${error.message}`;
         }
       }
-      if (!isEngineLoss(why) || told.tokens === 0 || resumes >= RESUMES)
-        throw new ServingError(why.code, why.message + alsoWhy, why.refusal && { ...why.refusal, message: why.message + alsoWhy }, { cause: why });
+      if (isEngineLoss(why) && deaths <= RESUMES && (await this.engineMayReturn(why, waitsUntil - performance.now(), signal))) continue;
+      throw new ServingError(why.code, why.message + alsoWhy, why.refusal && { ...why.refusal, message: why.message + alsoWhy }, { cause: why });
     }
+  }
+
+  /** Waits for the engine's restart as long as the caller's deadline has room. */
+  private async engineMayReturn({ refusal }: ServingError, remainingMs: number, signal: AbortSignal): Promise<boolean> {
+    const waitMs = Math.max(100, Math.min(refusal?.retryAfterMs ?? 0, 1_000));
+    if (remainingMs <= waitMs) return false;
+    await sleep(waitMs, undefined, { signal }).catch(() => undefined);
+    return !signal.aborted;
   }
 
   private belowFloor({ qualityFloor, task }: GenerateRequest): ServingError | undefined {
@@ -99,8 +112,9 @@ class ToldAnswer {
     this.tokenIds = [...(request.answered?.tokenIds ?? [])];
   }
 
-  get tokens(): number {
-    return this.tokenIds.length;
+  /** Its answer has begun here and has not ended. */
+  get runsHere(): boolean {
+    return this.here !== undefined;
   }
 
   /** The request for what is still to be said. */
