@@ -118,6 +118,8 @@ program
     console.log(JSON.stringify(report, null, 2));
     if (options.out) await writeFile(options.out, activationTable(report));
     process.exitCode = report.ok ? 0 : 1;
+  });
+program
   .command('inference')
   .description('three equal agents, killed and frozen with their engines while applications ask and inferences are queued; prints a report')
   .option('--seeds <n>', 'how many seeds', '20')
