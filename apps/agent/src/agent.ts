@@ -34,6 +34,7 @@ import { measureMemory } from './hardware/memory.js';
 import { probeHardware } from './hardware/probe.js';
 import { createLatencyRecorder } from './latency/latency-recorder.js';
 import { Membership } from './membership.js';
+import { PressureLoop } from './pressure/pressure-loop.js';
 import { createLocalServing, type LocalAddress, type LocalServing, type LocalServingOptions } from './serving/local-serving.js';
 import { ServingError } from './serving/serving-error.js';
 import { AGENT_VERSION } from './version.js';
@@ -52,6 +53,7 @@ export class Agent {
   private readonly host: EngineHost;
   private readonly supervisor: Supervisor;
   private readonly serving: LocalServing;
+  private readonly pressure: PressureLoop;
   private readonly remote: RemoteInferences;
   private readonly reconciler: Reconciler;
   private readonly membership: Membership | undefined;
@@ -86,6 +88,14 @@ export class Agent {
       onWatchdog: (reason) => log.warn({ reason }, 'no control group holds the engine; a watchdog does'),
     });
     this.supervisor = createSupervisor({ host: this.host, log: (message) => log.warn(message) });
+    this.pressure = new PressureLoop({
+      supervisor: this.supervisor,
+      manifest: (modelVersionId) => this.store.manifest(modelVersionId),
+      onChange: (sliceId, reason) => {
+        log.warn({ sliceId, reason: reason || 'the box has recovered' }, 'another slice answers');
+        this.serving.changeSlice(sliceId);
+      },
+    });
     this.serving = createLocalServing({
       supervisor: this.supervisor,
       latency: this.latency,
@@ -94,6 +104,7 @@ export class Agent {
       ...(config.http && { http: { address: config.http, token: config.httpToken, hosts: config.httpHost, toolPrompt: config.toolPrompt } }),
       queueLimit: config.queueLimit,
       fallback: this.fallback(config.fallback),
+      effective: () => this.pressure.effective,
       stopTimeoutMs: 2_000,
       state: () => ({
         deviceId: this.membership?.identity?.deviceId ?? '',
@@ -144,6 +155,7 @@ export class Agent {
 
   async stop(): Promise<void> {
     this.stopping.abort();
+    this.pressure.stop();
     this.reconciler.nudge();
     this.remote.abortAll();
     await Promise.all([this.serving.stop(), this.supervisor.stop(), Promise.race([Promise.allSettled(this.loops), delay(3_000)])]);
@@ -172,6 +184,7 @@ export class Agent {
             latency: this.latency.drain(),
             memoryBandwidthBytesPerSecond: 0n,
             condition: this.news(roundTripMs),
+            effective: this.pressure.effective,
           };
         },
         restoreLatency: (reports) => this.latency.restore(reports),

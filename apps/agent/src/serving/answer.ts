@@ -20,6 +20,8 @@ export interface AnswererOptions {
   readonly queueLimit: number;
   /** How long a request waits for an engine that is restarting. */
   readonly engineWaitMs: number;
+  /** The slice that answers instead of the engine's own, where the box is under pressure. */
+  readonly effectiveSlice?: () => string | undefined;
   /** Bound on a request without a deadline of its own. */
   readonly maxAnswerMs: number;
 }
@@ -141,9 +143,10 @@ export class Answerer implements Answering {
     const { spec } = engine;
     if (expected?.modelVersionId && expected.modelVersionId !== spec.modelVersionId)
       throw new ServingError(status.FAILED_PRECONDITION, `model version ${spec.modelVersionId} is active, not ${expected.modelVersionId}`);
-    if (expected?.sliceId && expected.sliceId !== spec.sliceId)
-      throw new ServingError(status.FAILED_PRECONDITION, `slice ${spec.sliceId} is active, not ${expected.sliceId}`);
-    const sliceId = engineRequest.sliceId ?? spec.sliceId;
+    const ownSliceId = this.options.effectiveSlice?.() ?? spec.sliceId;
+    if (expected?.sliceId && expected.sliceId !== ownSliceId)
+      throw new ServingError(status.FAILED_PRECONDITION, `slice ${ownSliceId} answers now, not ${expected.sliceId}`);
+    const sliceId = engineRequest.sliceId ?? ownSliceId;
     checkHeld(engine, sliceId);
     const requestId = request.requestId || randomUUID();
     let computedBy = sliceId;
@@ -162,7 +165,7 @@ export class Answerer implements Answering {
     const generating = openSpan('generate');
     try {
       const finished = await engine.generate(
-        engineRequest,
+        { ...engineRequest, sliceId },
         (event) => {
           if (signal.aborted) return undefined;
           if (event.kind === 'started') {
@@ -190,7 +193,7 @@ export class Answerer implements Answering {
           return emit({ event: { $case: 'delta', value } });
         },
         signal,
-        (change) => (running = this.runningAnswers.add(requestId, { engine, change })),
+        (change) => (running = this.runningAnswers.add(requestId, { engine, named: engineRequest.sliceId !== undefined, change })),
       );
       if (signal.aborted) return;
       const { reason, outputTokens, tokensPerSecond, cachedPromptTokens, tail } = finished;

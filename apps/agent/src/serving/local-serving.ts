@@ -23,6 +23,7 @@ import { FallbackAnswerer, type FallbackOptions } from './fallback.js';
 import { provenance, provenanceHeaders } from './provenance.js';
 import { addReflection } from './reflection.js';
 import { ServingError } from './serving-error.js';
+import type { Effective } from '../pressure/pressure-loop.js';
 import { clearSocketPath } from './socket-path.js';
 
 export interface LocalAddress {
@@ -42,6 +43,8 @@ export interface LocalServing {
   generateRemote(start: RemoteInference, emit: (event: GenerateResponse) => void | Promise<void>, signal: AbortSignal): Promise<void>;
   queueLength(): number;
   inFlight(): number;
+  /** Running answers go on with this slice, but those whose callers named theirs. */
+  changeSlice(sliceId: string): void;
   /** Refuses new requests, lets running answers end up to a deadline, closes the sockets. */
   stop(): Promise<void>;
 }
@@ -61,6 +64,8 @@ export interface LocalServingOptions {
   readonly state: () => AgentState;
   /** Who answers what this device cannot; nobody when absent. */
   readonly fallback?: Pick<FallbackOptions, 'others' | 'furthest' | 'active'>;
+  /** The slice that answers instead of the active one, and why. */
+  readonly effective?: () => Effective | undefined;
   readonly socketPath: string;
   /** Who may open the socket: 0o600 the agent's user, 0o660 its group too. */
   readonly socketMode?: 0o600 | 0o660;
@@ -89,6 +94,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
     queueLimit: options.queueLimit ?? 8,
     engineWaitMs: options.engineWaitMs ?? 5_000,
     maxAnswerMs: options.maxAnswerMs ?? 600_000,
+    effectiveSlice: () => options.effective?.()?.sliceId,
   });
   const answering: Answering = options.fallback ? new FallbackAnswerer({ local: answerer, device: options.state, ...options.fallback }) : answerer;
   const health = new HealthImplementation({ '': 'SERVING', [SERVICE_NAME]: 'NOT_SERVING' });
@@ -160,12 +166,15 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
   function getStatus(): GetStatusResponse {
     const { spec, ready, enginePid, restarts, engine } = supervisor.stats();
     const { deviceId, deviceName, online, desiredGeneration, observedGeneration } = options.state();
+    const effective = options.effective?.();
     return {
       deviceId,
       deviceName,
       modelVersionId: spec?.modelVersionId ?? '',
       modelName: spec?.modelName ?? '',
       sliceId: spec?.sliceId ?? '',
+      effectiveSliceId: effective?.sliceId ?? spec?.sliceId ?? '',
+      effectiveReason: effective?.reason ?? '',
       online,
       engineReady: ready,
       enginePid,
@@ -218,6 +227,8 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
 
     queueLength: () => answerer.waiting,
     inFlight: () => answerer.running,
+    // With its context kept: computing that anew would cost what is short.
+    changeSlice: (sliceId) => answerer.runningAnswers.changeUnnamed({ sliceId, mode: 'keep' }),
 
     async stop() {
       answerer.close();

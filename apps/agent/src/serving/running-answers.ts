@@ -11,6 +11,8 @@ export function checkHeld(engine: RunningEngine, sliceId: string): void {
 
 interface Running {
   readonly engine: RunningEngine;
+  /** Its caller named the slice. */
+  readonly named: boolean;
   readonly change: (to: SliceChange) => void;
 }
 
@@ -22,6 +24,11 @@ export class RunningAnswers {
   add(requestId: string, running: Running): Disposable {
     this.#byId.set(requestId, running);
     return { [Symbol.dispose]: () => void (this.#byId.get(requestId) === running && this.#byId.delete(requestId)) };
+  }
+
+  /** All answers go on with this slice but those whose callers named theirs. */
+  changeUnnamed(to: SliceChange): void {
+    for (const { engine, named, change } of this.#byId.values()) if (!named && engine.status().heldSlices.includes(to.sliceId)) change(to);
   }
 
   /** From its next token on the answer comes from this slice. Throws NOT_FOUND. */

@@ -261,7 +261,17 @@ export interface Heartbeat {
   /** Measured again from time to time; 0 when not. */
   memoryBandwidthBytesPerSecond: bigint;
   /** Unset where it is what the last acknowledged heartbeat said. */
-  condition: Condition | undefined;
+  condition:
+    | Condition
+    | undefined;
+  /** The slice that answers instead of the active one while the box is under pressure; unset at the active one. */
+  effective?: EffectiveSlice | undefined;
+}
+
+export interface EffectiveSlice {
+  sliceId: string;
+  /** What presses, with its number. */
+  reason: string;
 }
 
 export interface HeartbeatAck {
@@ -2216,6 +2226,7 @@ function createBaseHeartbeat(): Heartbeat {
     latency: [],
     memoryBandwidthBytesPerSecond: 0n,
     condition: undefined,
+    effective: undefined,
   };
 }
 
@@ -2267,6 +2278,9 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
     if (message.condition !== undefined) {
       Condition.encode(message.condition, writer.uint32(242).fork()).join();
+    }
+    if (message.effective !== undefined) {
+      EffectiveSlice.encode(message.effective, writer.uint32(250).fork()).join();
     }
     return writer;
   },
@@ -2364,6 +2378,14 @@ export const Heartbeat: MessageFns<Heartbeat> = {
             message.condition = Condition.decode(reader, reader.uint32());
             continue;
           }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.effective = EffectiveSlice.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2402,6 +2424,76 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     message.condition = (object.condition !== undefined && object.condition !== null)
       ? Condition.fromPartial(object.condition)
       : undefined;
+    message.effective = (object.effective !== undefined && object.effective !== null)
+      ? EffectiveSlice.fromPartial(object.effective)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseEffectiveSlice(): EffectiveSlice {
+  return { sliceId: "", reason: "" };
+}
+
+export const EffectiveSlice: MessageFns<EffectiveSlice> = {
+  encode(message: EffectiveSlice, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sliceId !== "") {
+      writer.uint32(10).string(message.sliceId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EffectiveSlice {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEffectiveSlice();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sliceId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<EffectiveSlice>): EffectiveSlice {
+    return EffectiveSlice.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<EffectiveSlice>): EffectiveSlice {
+    const message = createBaseEffectiveSlice();
+    message.sliceId = object.sliceId ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };

@@ -304,6 +304,9 @@ export interface GetStatusResponse {
   executionProviders: string[];
   /** Weights that lie with an accelerator. */
   acceleratorBytes: bigint;
+  /** The slice that answers now: the active one, or a smaller one while the box is under pressure, for the reason given. */
+  effectiveSliceId: string;
+  effectiveReason: string;
 }
 
 function createBasePart(): Part {
@@ -2061,6 +2064,8 @@ function createBaseGetStatusResponse(): GetStatusResponse {
     heldSliceIds: [],
     executionProviders: [],
     acceleratorBytes: 0n,
+    effectiveSliceId: "",
+    effectiveReason: "",
   };
 }
 
@@ -2167,6 +2172,12 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
         throw new globalThis.Error("value provided for field message.acceleratorBytes of type uint64 too large");
       }
       writer.uint32(248).uint64(message.acceleratorBytes);
+    }
+    if (message.effectiveSliceId !== "") {
+      writer.uint32(258).string(message.effectiveSliceId);
+    }
+    if (message.effectiveReason !== "") {
+      writer.uint32(266).string(message.effectiveReason);
     }
     return writer;
   },
@@ -2384,6 +2395,22 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
             message.acceleratorBytes = reader.uint64() as bigint;
             continue;
           }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.effectiveSliceId = reader.string();
+            continue;
+          }
+          case 33: {
+            if (tag !== 266) {
+              break;
+            }
+
+            message.effectiveReason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2442,6 +2469,8 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
     message.acceleratorBytes = (object.acceleratorBytes !== undefined && object.acceleratorBytes !== null)
       ? BigInt(object.acceleratorBytes)
       : 0n;
+    message.effectiveSliceId = object.effectiveSliceId ?? "";
+    message.effectiveReason = object.effectiveReason ?? "";
     return message;
   },
 };
