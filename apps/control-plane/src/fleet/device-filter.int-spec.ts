@@ -44,6 +44,7 @@ const devices: DeviceView[] = Array.from({ length: 60 }, (_, index) => {
     standingReason: null,
     presence: (['online', 'suspect', 'offline'] as const)[index % 3]! satisfies Presence,
     agentVersion: told ? '0.1.0' : null,
+    effective: null,
     capabilities: told ? capabilities : null,
     observed: index % 4 === 1 ? { generation: 1, modelVersionId: 'a'.repeat(64), sliceId: ['s-32', 's-128'][index % 2]! } : null,
     phase: told ? (['active', 'failed'] as Phase[])[index % 2]! : null,

@@ -80,6 +80,7 @@ export class DeviceViews {
       lastSeenAt: this.leases.lastSeenAt(device.id) ?? device.lastSeenAt,
       capabilities: device.capabilities,
       condition: this.leases.state(device.id)?.condition ?? null,
+      effective: this.leases.state(device.id)?.effective ?? null,
       desired: desired.get(device.id) ?? null,
       observed: device.observed,
       phase: device.phase,

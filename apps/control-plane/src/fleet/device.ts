@@ -127,6 +127,13 @@ export interface LatencySummary {
 }
 
 /** What an operator sees of a device. */
+/** The slice that answers instead of the one that runs, while the box is under pressure. */
+export interface EffectiveSlice {
+  readonly sliceId: string;
+  /** What presses, with its number. */
+  readonly reason: string;
+}
+
 export interface DeviceView {
   readonly id: string;
   readonly name: string;
@@ -140,6 +147,8 @@ export interface DeviceView {
   readonly capabilities: Capabilities | null;
   /** Null until a session has told it. */
   readonly condition: Condition | null;
+  /** Null while what runs answers. */
+  readonly effective: EffectiveSlice | null;
   readonly desired: {
     readonly generation: number;
     readonly modelVersionId: string;

@@ -96,6 +96,12 @@ export class LabelInput {
   @Field(() => String, { nullable: true, description: 'Null takes the label away.' }) value!: string | null;
 }
 
+@ObjectType('EffectiveSlice')
+class EffectiveSliceType {
+  @Field(() => String) sliceId!: string;
+  @Field(() => String) reason!: string;
+}
+
 @ObjectType('Device')
 export class DeviceType {
   @Field(() => ID) id!: string;
@@ -108,6 +114,8 @@ export class DeviceType {
   @Field(() => Date, { nullable: true }) lastSeenAt!: Date | null;
   @Field(() => CapabilitiesType, { nullable: true }) capabilities!: CapabilitiesType | null;
   @Field(() => ConditionType, { nullable: true }) condition!: ConditionType | null;
+  @Field(() => EffectiveSliceType, { nullable: true, description: 'Answers instead of what runs, while the box is under pressure.' })
+  effective!: EffectiveSliceType | null;
   @Field(() => DesiredType, { nullable: true }) desired!: DesiredType | null;
   @Field(() => ObservedType, { nullable: true }) observed!: ObservedType | null;
   @Field(() => String, { nullable: true }) phase!: string | null;

@@ -6,7 +6,7 @@ import { presence, sweepLeases, type Presence } from '../domain/presence.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Timeline } from '../timeline/timeline.service.js';
-import type { Condition, Observed } from './device.js';
+import type { Condition, EffectiveSlice, Observed } from './device.js';
 import type { Present } from './device-filter.repository.js';
 import { DeviceLinks } from './device-links.js';
 import { DeviceRepository } from './device.repository.js';
@@ -18,6 +18,7 @@ export interface LiveState {
   readonly queued: number;
   readonly engineReady: boolean;
   readonly condition: Condition | null;
+  readonly effective: EffectiveSlice | null;
 }
 
 /** What a beat says of the device's state. */
@@ -26,6 +27,8 @@ export interface BeatState {
   readonly engineReady: boolean;
   /** Null: as the last one that told. */
   readonly condition: Condition | null;
+  /** Absent: what runs answers. */
+  readonly effective?: EffectiveSlice;
 }
 
 /** A device with a lease, or whose lease ran out in this process's life. One small object each: there are many. */
@@ -36,6 +39,7 @@ interface Live extends LiveState {
   queued: number;
   engineReady: boolean;
   condition: Condition | null;
+  effective: EffectiveSlice | null;
   /** What troubles the box, as its timeline was told. */
   concerns: Concerns;
   /** Model version and slice that it runs. */
@@ -95,7 +99,18 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     for (const { id, tenantId, epoch } of devices) {
       if (this.live.has(id)) continue;
       this.live.set(id, {
-        ...{ deviceId: id, tenantId, epoch, lastBeatMs, queued: 0, engineReady: false, runs: undefined, condition: null, concerns: [] },
+        ...{
+          deviceId: id,
+          tenantId,
+          epoch,
+          lastBeatMs,
+          queued: 0,
+          engineReady: false,
+          runs: undefined,
+          condition: null,
+          effective: null,
+          concerns: [],
+        },
         ...{ connected: false, shown: 'suspect', seen: false },
       });
     }
@@ -108,7 +123,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     observed: Observed | null,
     isRunning: boolean,
   ): void {
-    const fresh = { epoch, queued: 0, engineReady: isRunning, runs: this.runKeys.of(observed), condition: null, concerns: [] };
+    const fresh = { epoch, queued: 0, engineReady: isRunning, runs: this.runKeys.of(observed), condition: null, effective: null, concerns: [] };
     const begun = { lastBeatMs: performance.now(), connected: true, seen: false };
     const live = this.live.get(deviceId);
     if (!live) this.live.set(deviceId, { deviceId, tenantId, shown: 'offline', ...fresh, ...begun });
@@ -117,7 +132,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
   }
 
   /** False for a beat of a session that was replaced: it has no effect. */
-  beat(deviceId: string, epoch: bigint, { queued, engineReady, condition }: BeatState): boolean {
+  beat(deviceId: string, epoch: bigint, { queued, engineReady, condition, effective }: BeatState): boolean {
     const live = this.live.get(deviceId);
     if (live?.epoch !== epoch) return false;
     const isNews = condition !== null || live.engineReady !== engineReady || live.shown !== 'online';
@@ -128,8 +143,17 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
     live.queued = queued;
     live.engineReady = engineReady;
     if (condition) this.judge(live, condition);
+    if (live.effective?.sliceId !== effective?.sliceId) this.stepped(live, effective ?? null);
     if (isNews) this.changed(deviceId);
     return true;
+  }
+
+  private stepped(live: Live, effective: EffectiveSlice | null): void {
+    const { deviceId, epoch } = live;
+    live.effective = effective;
+    const detail = effective ? { sliceId: effective.sliceId, reason: effective.reason } : { sliceId: 'the assigned slice', reason: '' };
+    this.timeline.note(deviceId, 'effective', detail, epoch);
+    this.changed(deviceId);
   }
 
   private judge(live: Live, condition: Condition): void {

@@ -68,6 +68,7 @@ export function beatOf(wire: Heartbeat): Beat {
     availableMemoryBytes: Number(wire.availableMemoryBytes),
     memoryBandwidthBytesPerSecond: Number(wire.memoryBandwidthBytesPerSecond),
     condition: wire.condition ? conditionOf(wire.condition) : null,
+    ...(wire.effective && { effective: { sliceId: text(wire.effective.sliceId), reason: text(wire.effective.reason) } }),
     latency: wire.latency.slice(0, LATENCY_REPORTS_MAX).map((report) => ({
       modelVersionId: text(report.modelVersionId),
       sliceId: text(report.sliceId),

@@ -47,7 +47,9 @@ export class ReachableDevices {
       const here = this.links.get(device.id);
       const far = here ? undefined : elsewhere.get(device.id);
       const live = far ? undefined : this.leases.state(device.id);
-      const running = device.observed && (await this.whatRuns(device.observed));
+      // Under pressure a smaller slice answers than the one that runs.
+      const answers = device.observed && { ...device.observed, sliceId: live?.effective?.sliceId ?? device.observed.sliceId };
+      const running = answers && (await this.whatRuns(answers));
       const interTokenMs = device.latency?.interTokenMs.p50 || (running ? predictedMs(running, device) : 0);
       devices.push({
         deviceId: device.id,
@@ -56,17 +58,17 @@ export class ReachableDevices {
         presence: here || far ? device.presence : device.presence === 'online' ? 'suspect' : device.presence,
         epoch: far?.epoch ?? live?.epoch ?? 0n,
         active:
-          running && device.observed
-            ? { ...device.observed, sliceName: running.slice.name, quality: qualityOf(running.slice, task ?? undefined)?.value ?? null }
+          running && answers
+            ? { ...answers, sliceName: running.slice.name, quality: qualityOf(running.slice, task ?? undefined)?.value ?? null }
             : null,
         // Another replica does not tell; a device that is not ready refuses, and the next one is asked.
         engineReady: far ? device.observed !== null : (live?.engineReady ?? false),
         queued: Math.max(live?.queued ?? 0, this.attempts.runningOn(device.id)),
         ttftMs: device.latency?.ttftMs.p50 || FIRST_TOKEN_TOKENS * interTokenMs,
         interTokenMs,
-        breakerOpenUntilMs: device.observed ? this.breakers.closedToWorkUntilMs({ deviceId: device.id, ...device.observed }) : 0,
+        breakerOpenUntilMs: answers ? this.breakers.closedToWorkUntilMs({ deviceId: device.id, ...answers }) : 0,
         site: device.labels['site'] ?? null,
-        vocabulary: running ? vocabulary(running.manifest, device.observed!.modelVersionId) : '',
+        vocabulary: running ? vocabulary(running.manifest, answers!.modelVersionId) : '',
         vocabSize: running?.manifest.config.vocabSize ?? 0,
       });
     }

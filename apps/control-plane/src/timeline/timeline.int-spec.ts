@@ -93,6 +93,9 @@ describe('the timeline of a device', () => {
     const { epoch } = await fleet.hello(id, hello);
     for (let count = 0; count < 20; count++) fleet.beat(id, epoch, { ...beat, condition: { ...well, temperatureCelsius: 50 + (count % 3) } });
     fleet.beat(id, epoch, { ...beat, condition: { ...well, temperatureCelsius: 93 } });
+    const effective = { sliceId: 's-small', reason: 'heat: 93 °C' };
+    for (let count = 0; count < 3; count++) fleet.beat(id, epoch, { ...beat, effective });
+    expect(await call('GET', `/api/v1/devices/${id}`)).toMatchObject({ effective });
     const beats = setInterval(() => fleet.beat(id, epoch, beat), 30);
     await fleet.report(id, epoch, {
       ...{
@@ -111,12 +114,17 @@ describe('the timeline of a device', () => {
     fleet.disconnected(id, epoch, 'the stream was cut');
     const entries = await until(id, ({ kind, detail }) => kind === 'presence' && detail['to'] === 'offline');
     expect(
-      entries.map(({ kind, detail }) => [kind, detail['to'] ?? detail['concern'] ?? detail['error'] ?? detail['action'] ?? detail['reason'] ?? null]),
+      entries.map(({ kind, detail }) => [
+        kind,
+        detail['to'] ?? detail['concern'] ?? detail['sliceId'] ?? detail['error'] ?? detail['action'] ?? detail['reason'] ?? null,
+      ]),
     ).toEqual([
       ['change', 'device.enrolled'],
       ['session-opened', null],
       ['presence', 'online'],
       ['condition', 'heat'],
+      ['effective', 's-small'],
+      ['effective', 'the assigned slice'],
       ['failed', 'no room'],
       ['change', 'device.revoked'],
       ['session-ended', 'the stream was cut'],

@@ -18,6 +18,8 @@ export const TIMELINE_KINDS = [
   'condition',
   /** `ready`: whether the engine answers. */
   'engine',
+  /** `sliceId`: the slice that answers now; `reason`: why a smaller one than the assigned, empty when that one does. */
+  'effective',
   /** An operator or the device changed something: `action`, `actor`, `before` and `after`, as in the audit log. */
   'change',
 ] as const;
@@ -85,6 +87,8 @@ export function summaryOf(kind: TimelineKind, detail: TimelineDetail): string {
       return `${text('concern')} ${detail['began'] ? 'began' : 'ended'}: ${text('reason')}`;
     case 'engine':
       return detail['ready'] ? 'answers' : 'does not answer';
+    case 'effective':
+      return `${text('sliceId')} answers${detail['reason'] ? `: ${text('reason')}` : ' again'}`;
     case 'change':
       return `${text('action')} by ${text('actor')}`;
   }
