@@ -318,7 +318,7 @@ describe('local serving, with no control plane anywhere', () => {
     await serving.generateRemote(start, (event) => void events.push(event), new AbortController().signal);
     expect(events.map(({ event }) => event!.$case)).toEqual(['started', 'delta', 'delta', 'delta', 'finished']);
     const other = serving.generateRemote({ ...start, sliceId: 'narrow' }, () => {}, new AbortController().signal);
-    await expect(other).rejects.toMatchObject({ code: status.FAILED_PRECONDITION, message: 'slice full is active, not narrow' });
+    await expect(other).rejects.toMatchObject({ code: status.FAILED_PRECONDITION, message: 'slice full answers now, not narrow' });
     const late = serving.generateRemote({ ...start, remainingMs: 0 }, () => {}, new AbortController().signal);
     await expect(late).rejects.toMatchObject({ code: status.DEADLINE_EXCEEDED });
   });

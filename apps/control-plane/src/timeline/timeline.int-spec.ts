@@ -94,9 +94,11 @@ describe('the timeline of a device', () => {
     for (let count = 0; count < 20; count++) fleet.beat(id, epoch, { ...beat, condition: { ...well, temperatureCelsius: 50 + (count % 3) } });
     fleet.beat(id, epoch, { ...beat, condition: { ...well, temperatureCelsius: 93 } });
     const effective = { sliceId: 's-small', reason: 'heat: 93 °C' };
-    for (let count = 0; count < 3; count++) fleet.beat(id, epoch, { ...beat, effective });
+    let said: Parameters<typeof fleet.beat>[2] = { ...beat, effective };
+    fleet.beat(id, epoch, said);
+    const beats = setInterval(() => fleet.beat(id, epoch, said), 30);
     expect(await call('GET', `/api/v1/devices/${id}`)).toMatchObject({ effective });
-    const beats = setInterval(() => fleet.beat(id, epoch, beat), 30);
+    fleet.beat(id, epoch, (said = beat));
     await fleet.report(id, epoch, {
       ...{
         generation: 0,
