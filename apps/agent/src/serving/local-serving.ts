@@ -211,6 +211,7 @@ export function createLocalServing(options: LocalServingOptions): LocalServing {
       const deadline = new AbortController();
       const abort = (): void => deadline.abort(signal.reason);
       const timer = setTimeout(() => deadline.abort(), start.remainingMs);
+      if (start.remainingMs <= 0) deadline.abort();
       if (signal.aborted) abort();
       else signal.addEventListener('abort', abort, { once: true });
       try {
