@@ -4,7 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { availableParallelism, cpus, loadavg } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { prepare, readManifest, runtime, sweepPrepared } from '@matfleet/inference';
+import { prepare, PROVIDERS, readManifest, runtime, sweepPrepared } from '@matfleet/inference';
 import { footprint, sliceById } from '@matfleet/model';
 import { probeMemoryBandwidth } from '../apps/agent/dist/hardware/bandwidth.js';
 import { renderReport, renderSlices } from './support/engine-report.mjs';
@@ -29,6 +29,8 @@ export const usage = `[options]
   --precision KIND       int4, int8 or fp32 (int4)
   --block N              quantisation block (64)
   --threads N            of one operator (all cores, at most 4)
+  --provider KIND        what computes the decoder: cpu, webgpu or cuda (cpu)
+  --accelerator NAME     which device that is, for the table
   --prompt 128,512       prompt lengths in tokens (128,512); above ${LONG_PROMPT_TOKENS} in the first repeat alone
   --generate N           tokens after each prompt (64)
   --context N            room for K/V in tokens (the longest prompt and its answer)
@@ -48,6 +50,8 @@ const options = {
   precision: { type: 'string', default: 'int4' },
   block: { type: 'string', default: '64' },
   threads: { type: 'string', default: String(Math.min(4, availableParallelism())) },
+  provider: { type: 'string', default: 'cpu' },
+  accelerator: { type: 'string' },
   prompt: { type: 'string', default: '128,512' },
   generate: { type: 'string', default: '64' },
   context: { type: 'string' },
@@ -81,7 +85,8 @@ export async function run(args) {
   // Engines use what they find: a run without must not find what an earlier run made, and a table tells how long it takes.
   if (!values.prepare || values.write) await sweepPrepared(dir, []);
   const prepared = values.prepare ? await prepare({ manifest, storeDir: dir, sliceId: slice.id, threads }) : undefined;
-  const terms = { dir, threads, generate, contextTokens, repeats: 1, switchPromptTokens: SWITCH_PROMPT_TOKENS };
+  if (!PROVIDERS.includes(values.provider)) throw new Error(`--provider ${values.provider}: ${PROVIDERS.join(', ')}`);
+  const terms = { dir, threads, provider: values.provider, generate, contextTokens, repeats: 1, switchPromptTokens: SWITCH_PROMPT_TOKENS };
   const packageBytes = footprint(manifest, slice, contextTokens).downloadBytes;
   const common = {
     date: new Date().toISOString().slice(0, 10),
@@ -92,6 +97,7 @@ export async function run(args) {
     shape: values.shape,
     precision: manifest.precision,
     threads,
+    ...(values.provider !== 'cpu' && { provider: values.provider, accelerator: values.accelerator }),
     generate,
     contextTokens,
     repeats,
@@ -126,6 +132,7 @@ async function oneSlice({ manifest, terms, prompts, repeats, limitBytes, bandwid
     firstTokenMs: median(ours.map(({ firstTokenMs }) => firstTokenMs)),
     lengths: vs ? lengths.map((row) => ({ ...row, ...versus(theirs, row) })) : lengths,
     afterLoad,
+    acceleratorBytes: stats.acceleratorBytes,
     ...memory,
     ...(switched && {
       switched: switched.slices,
@@ -219,6 +226,7 @@ function nameOf({ shape, slice, slices, lengths, precision }, values) {
   const longest = Math.max(...(lengths ?? []).map(({ promptTokens }) => promptTokens));
   const what = slices ? [shape, 'slices'] : slice === shape ? [shape] : [shape, slice];
   const how = [
+    values.provider !== 'cpu' && values.provider,
     values.switch && 'switching',
     longest > LONG_PROMPT_TOKENS && `prompt-${longest}`,
     values['memory-limit'] && `limit-${values['memory-limit']}`,
@@ -235,5 +243,9 @@ function titleOf({ shape, slice, slices, memoryGroup, switchMs }) {
 /** The peer's own path and the package's say nothing to a reader. */
 function commandOf(args) {
   const shown = args.filter((arg, at) => arg !== '--write' && arg !== '--json' && arg !== '--cache' && args[at - 1] !== '--cache');
-  return ['npm run bench -- engine', ...shown.map((arg) => (arg.includes(' ') ? `'${basename(arg.split(' ')[0])} -m …'` : arg)), '--write'].join(' ');
+  return [
+    'npm run bench -- engine',
+    ...shown.map((arg, at) => (shown[at - 1] === '--vs' ? `'${basename(arg.split(' ')[0])} -m …'` : arg.includes(' ') ? `'${arg}'` : arg)),
+    '--write',
+  ].join(' ');
 }

@@ -5,8 +5,9 @@ const mb = (bytes) => (bytes / 1e6).toFixed(0);
 const right = (...headings) => headings.map((heading) => [heading, 'right']);
 
 function heading(report, what) {
-  const { shape, precision, threads, cpu, cores, onnxRuntime, date, loadBefore } = report;
-  return `${shape}, ${what}${precision.kind} block ${precision.block}, ${threads} threads, ${cpu}, ${cores} cores, ONNX Runtime ${onnxRuntime}, ${date}, load average before ${loadBefore.toFixed(1)}`;
+  const { shape, precision, threads, cpu, cores, onnxRuntime, date, loadBefore, provider, accelerator } = report;
+  const on = provider ? `${provider}${accelerator ? ` on ${accelerator}` : ''}, ` : '';
+  return `${shape}, ${what}${precision.kind} block ${precision.block}, ${on}${threads} threads, ${cpu}, ${cores} cores, ONNX Runtime ${onnxRuntime}, ${date}, load average before ${loadBefore.toFixed(1)}`;
 }
 
 const diskLines = ({ prepared, packageBytes, deviceBytes, diskRatio }) =>
@@ -35,7 +36,8 @@ export function renderReport(report) {
         row.prefillTokensPerSecond.toFixed(1),
         row.decodeTokensPerSecond.toFixed(2),
         mb(row.bytesReadPerToken),
-        `${(100 * row.rooflineShare).toFixed(0)} %`,
+        // The roofline is the host's memory.
+        report.provider ? '–' : `${(100 * row.rooflineShare).toFixed(0)} %`,
         ...(withPeer
           ? [
               row.peerPrefillTokensPerSecond.toFixed(1),
@@ -49,11 +51,19 @@ export function renderReport(report) {
     '',
     `- load ${report.loadMs.toFixed(0)} ms; first token after a 32-token prompt ${report.firstTokenMs.toFixed(0)} ms; memory bandwidth ${(report.bandwidthBytesPerSecond / 1e9).toFixed(1)} GB/s`,
     `- MB after the run: ${memoryWords(report)}; peak ${mb(report.peakRssBytes)}; after loading: private ${mb(report.afterLoad.privateBytes)}`,
+    ...acceleratorLines(report),
     ...diskLines(report),
     ...groupLines(report),
     ...switchLines(report),
   ].join('\n');
 }
+
+const acceleratorLines = ({ provider, acceleratorBytes, repeats }) =>
+  provider
+    ? [
+        `- the accelerator holds ${mb(acceleratorBytes)} MB of weights, keys and values beside them, nothing of the per-layer embeddings; runs: ${repeats}`,
+      ]
+    : [];
 
 const memoryWords = ({ rssBytes, privateBytes, fileBytes, pssBytes }) =>
   `resident ${mb(rssBytes)}, private ${mb(privateBytes)}, mapped ${mb(fileBytes)}, PSS ${mb(pssBytes)}`;

@@ -5,7 +5,7 @@ import { memoryOf, trafficOf } from './memory.mjs';
 import { median } from './statistics.mjs';
 
 const terms = JSON.parse(process.argv[2]);
-const { dir, sliceId, threads, spinning, prompts, generate, contextTokens, repeats, switching = [], mostOpenSlices } = terms;
+const { dir, sliceId, threads, provider, spinning, prompts, generate, contextTokens, repeats, switching = [], mostOpenSlices } = terms;
 const otherSlices = terms.otherSlices ?? switching;
 const manifest = { ...(await readManifest(dir)), golden: [] };
 // Random weights choose stop tokens too; every run shall be as long as asked.
@@ -21,7 +21,7 @@ function randomIds(count, seed) {
 }
 
 const before = performance.now();
-const engine = await openEngine({ manifest, storeDir: dir, sliceId, otherSlices, mostOpenSlices, threads, spinning, contextTokens });
+const engine = await openEngine({ manifest, storeDir: dir, sliceId, otherSlices, mostOpenSlices, threads, provider, spinning, contextTokens });
 const loadMs = performance.now() - before;
 const afterLoad = await memoryOf();
 

@@ -20,6 +20,8 @@ export interface DecoderOptions extends Omit<WeightOptions, 'kernels'> {
   readonly trace?: boolean;
   /** `cpu` by default. */
   readonly provider?: Provider;
+  /** Positions of one pass; by default as many as the provider's attention gets right on every device. */
+  readonly mostPassTokens?: number;
 }
 
 /** Added to a score, leaves nothing of its weight. */
@@ -51,6 +53,7 @@ export class Decoder {
     private readonly tables: EmbeddingTables,
     private readonly ownsTables: boolean,
     private readonly provider: Provider,
+    private readonly mostPassTokens: number,
     trace: boolean,
   ) {
     this.layers = keptLayers(shape);
@@ -88,7 +91,8 @@ export class Decoder {
       weights.close();
     }
     const tables = options.tables ?? new EmbeddingTables(manifest, chunks, storeDir);
-    const decoder = new Decoder(config, shape, session, tables, options.tables === undefined, provider, options.trace ?? false);
+    const mostPassTokens = options.mostPassTokens ?? kernels.mostPassTokens;
+    const decoder = new Decoder(config, shape, session, tables, options.tables === undefined, provider, mostPassTokens, options.trace ?? false);
     if (provider !== 'cpu') await decoder.observe();
     return decoder;
   }
@@ -126,7 +130,7 @@ export class Decoder {
     const { hiddenSize: D, hiddenSizePerLayerInput: P, vocabSize: V } = this.config;
     for (const id of tokenIds) if (!Number.isInteger(id) || id < 0 || id >= V) throw new Error(`token id ${id} is outside the vocabulary of ${V}`);
     const S = tokenIds.length;
-    const { mostPassTokens } = KERNELS[this.provider];
+    const { mostPassTokens } = this;
     if (S > mostPassTokens) throw new Error(`a pass over ${S} positions; ${this.provider} takes ${mostPassTokens} at most`);
     const { layers } = this;
     const [embeds, pleRows] = await Promise.all([this.tables.tokens.read(tokenIds), this.tables.ple.read(tokenIds, layers)]);

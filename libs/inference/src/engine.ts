@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { chunksOf, prefillChunkTokens, sliceById, tokenizerOf, type Manifest } from '@matfleet/model';
+import { chunksOf, sliceById, tokenizerOf, type Manifest } from '@matfleet/model';
 import { acceleratorNeed, checkAcceleratorMemory } from './accelerator-memory.js';
 import { assertChunks } from './chunk-check.js';
 import type { ChatMessage, Engine, EngineStats, Format, GenerateOptions, GenerateResult, OpenEngineOptions, TokenEvent } from './engine-api.js';
 import { Formats } from './formats.js';
 import { generate } from './generate.js';
-import { KERNELS, type Provider } from './kernels.js';
+import type { Provider } from './kernels.js';
 import type { KvCache } from './kv-cache.js';
 import { SliceSet } from './slice-set.js';
 import { loadTokenizer, type Tokenizer } from './tokenizer.js';
@@ -50,8 +50,6 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
 class SliceEngine implements Engine {
   readonly executionProviders: readonly Provider[];
   private readonly cache: KvCache;
-  /** Positions of a prompt that one pass takes. */
-  private readonly passTokens: number;
   private readonly formats: Formats;
   private busy = false;
   private closed = false;
@@ -66,8 +64,7 @@ class SliceEngine implements Engine {
   ) {
     // An accelerator that computes nothing does not open.
     this.executionProviders = provider === 'cpu' ? ['cpu'] : [provider, 'cpu'];
-    this.passTokens = Math.min(prefillChunkTokens(manifest.config), KERNELS[provider].mostPassTokens);
-    this.cache = slices.newCache(contextTokens, this.passTokens);
+    this.cache = slices.newCache(contextTokens, slices.passTokens);
     const { vocabSizePerLayerInput, eosTokenIds } = manifest.config;
     this.formats = new Formats(vocabSizePerLayerInput, (id) => this.bytesOf(id), eosTokenIds);
   }
@@ -112,7 +109,7 @@ class SliceEngine implements Engine {
         this.cache,
         promptIds,
         options,
-        this.passTokens,
+        this.slices.passTokens,
         () => tokenizer?.textStream() ?? silent,
         (format) => this.formats.open(format),
       );

@@ -1,5 +1,6 @@
-import { chunksOf, footprint, sliceById, type Manifest, type Slice } from '@matfleet/model';
+import { chunksOf, footprint, prefillChunkTokens, sliceById, type Manifest, type Slice } from '@matfleet/model';
 import { LRUCache } from 'lru-cache';
+import { rightPassTokens } from './attention-check.js';
 import { Decoder } from './decoder.js';
 import { EmbeddingTables } from './embedding-tables.js';
 import { cachedLayers } from './gemma3n.js';
@@ -35,6 +36,8 @@ export class SliceSet {
     load: (slice: Slice) => Promise<Decoder>,
     mostOpen: number,
     private readonly provider: Provider,
+    /** Positions of a prompt that one pass takes. */
+    readonly passTokens: number,
   ) {
     this.open = new LRUCache<string, Decoder>({
       max: mostOpen,
@@ -51,16 +54,18 @@ export class SliceSet {
   static async create(manifest: Manifest, storeDir: string, slices: readonly Slice[], options: SliceSetOptions): Promise<SliceSet> {
     const needed = new Set(slices.flatMap((slice) => chunksOf(manifest, slice)));
     const prepared = KERNELS[options.provider].packs ? await largestPrepared(manifest, storeDir, slices) : undefined;
+    const passTokens = await rightPassTokens(options.provider, manifest.config, prefillChunkTokens(manifest.config));
     const tables = new EmbeddingTables(manifest, [...needed], storeDir, options.hotRowBytes);
     const load = (slice: Slice): Promise<Decoder> =>
       Decoder.open(manifest, storeDir, slice, {
         tables,
         provider: options.provider,
+        mostPassTokens: passTokens,
         ...(prepared && { prepared }),
         ...(options.threads !== undefined && { threads: options.threads }),
         ...(options.spinning !== undefined && { spinning: options.spinning }),
       });
-    return new SliceSet(manifest, slices, tables, load, options.mostOpen, options.provider);
+    return new SliceSet(manifest, slices, tables, load, options.mostOpen, options.provider, passTokens);
   }
 
   /** The loaded slice; loads it first where it is not open. */

@@ -1,9 +1,9 @@
 // For specs only: computes the same on an accelerator and on the CPU and prints how far they differ. A process of its own, because graphics
 // drivers are found by environment variables that count at its start. Its argument is one JSON document, its result one on stdout.
-import { prefillChunkTokens, sliceById } from '@matfleet/model';
-import { GraphBuilder } from './graph-builder.js';
-import { KERNELS, type Provider } from './kernels.js';
-import { createSession, float32, floatsOf, int32, isKept } from './onnx.js';
+import { sliceById } from '@matfleet/model';
+import { attend, type AttentionCase } from './attention-check.js';
+import type { Provider } from './kernels.js';
+import { isKept } from './onnx.js';
 import { readManifest } from './package-dir.js';
 import { acceleratorBytes, type Placement } from './placement.js';
 import { SliceSet } from './slice-set.js';
@@ -21,6 +21,8 @@ export interface AcceleratorReport {
   readonly acceleratorBytes: Readonly<Record<string, number>>;
   /** After every sequence the last slice's keys and values lay with the accelerator. */
   readonly kept: boolean;
+  /** Positions of one pass that the check of its attention allows. */
+  readonly passTokens: number;
   /** Of each attention case's outputs. */
   readonly attention: readonly number[];
 }
@@ -30,16 +32,6 @@ export interface AcceleratorTask {
   readonly provider: Provider;
   readonly sequences: readonly Passes[];
   readonly attention: readonly AttentionCase[];
-}
-
-/** One attention operator over a context that ends with the queries' own positions. */
-export interface AttentionCase {
-  readonly queries: number;
-  readonly context: number;
-  /** -1: none. */
-  readonly window: number;
-  /** Keys and values are all there already, as in a layer that reads another's. */
-  readonly shares: boolean;
 }
 
 async function run({ packageDir, provider, sequences, attention }: AcceleratorTask): Promise<AcceleratorReport> {
@@ -55,7 +47,7 @@ async function run({ packageDir, provider, sequences, attention }: AcceleratorTa
   // One less than needed: what a slice computed must outlive its session.
   const [cpu, accelerator] = [await open('cpu', ids.length), await open(provider, Math.max(1, ids.length - 1))];
   const { vocabSize: V, bosTokenId } = manifest.config;
-  const passTokens = Math.min(prefillChunkTokens(manifest.config), KERNELS[provider].mostPassTokens);
+  const { passTokens } = accelerator;
   const logits = async (slices: SliceSet, passes: Passes): Promise<Float32Array[]> => {
     const cache = slices.newCache(128, passTokens);
     const rows: Float32Array[] = [];
@@ -83,48 +75,10 @@ async function run({ packageDir, provider, sequences, attention }: AcceleratorTa
   await cpu.close();
   await accelerator.close();
   const attended = [];
-  for (const one of attention) attended.push(largestDifference([await attend(one, provider)], [await attend(one, 'cpu')]));
+  const shape = { heads: 4, keyHeads: 2, width: 32 };
+  for (const one of attention) attended.push(largestDifference([await attend(shape, one, provider)], [await attend(shape, one, 'cpu')]));
   const bytes = Object.fromEntries(Object.entries(placements).map(([id, placement]) => [id, acceleratorBytes(placement)]));
-  return { differences, largestLogit, placements, acceleratorBytes: bytes, kept, attention: attended };
-}
-
-const [HEADS, KV_HEADS, WIDTH, ROOM] = [4, 2, 32, 128];
-
-/** The operator's output; the same inputs for the same case. */
-async function attend({ queries, context, window, shares }: AttentionCase, provider: Provider): Promise<Float32Array> {
-  const g = new GraphBuilder();
-  const fresh = shares ? 0 : queries;
-  const input = (name: string, positions: number, width: number) => g.input(name, 'float32', [1, positions, width]);
-  const [query, key, value] = [
-    input('query', queries, HEADS * WIDTH),
-    input('key', fresh, KV_HEADS * WIDTH),
-    input('value', fresh, KV_HEADS * WIDTH),
-  ];
-  const past = (name: string) => g.input(name, 'float32', [1, KV_HEADS, ROOM, WIDTH]);
-  const inputs = [query, key, value, past('past_key'), past('past_value'), g.input('last', 'int32', [1]), g.input('length', 'int32', [])];
-  const attributes = { num_heads: HEADS, kv_num_heads: KV_HEADS, scale: { float: 1 }, local_window_size: window };
-  const [output, presentKey, presentValue] = g.contribs('GroupQueryAttention', inputs, 3, attributes) as [string, string, string];
-  g.output('output', output, 'float32', [1, queries, HEADS * WIDTH]);
-  g.rename(presentKey, 'present_key', 'float32', [1, KV_HEADS, ROOM, WIDTH]);
-  g.rename(presentValue, 'present_value', 'float32', [1, KV_HEADS, ROOM, WIDTH]);
-  let state = 1;
-  const random = (...shape: number[]) => {
-    const next = (): number => ((state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 2 ** 32) * 2 - 1;
-    return float32(Float32Array.from({ length: shape.reduce((a, b) => a * b) }, next), shape);
-  };
-  const session = await createSession(g.toBytes(), { threads: 1, provider });
-  const feeds = {
-    query: random(1, queries, HEADS * WIDTH),
-    key: random(1, fresh, KV_HEADS * WIDTH),
-    value: random(1, fresh, KV_HEADS * WIDTH),
-    past_key: random(1, KV_HEADS, ROOM, WIDTH),
-    past_value: random(1, KV_HEADS, ROOM, WIDTH),
-    last: int32(context - 1, [1]),
-    length: int32(context, []),
-  };
-  const { output: result } = await session.run(feeds);
-  await session.close();
-  return floatsOf(result!);
+  return { differences, largestLogit, placements, acceleratorBytes: bytes, kept, passTokens, attention: attended };
 }
 
 const task = JSON.parse(process.argv[2]!) as AcceleratorTask;

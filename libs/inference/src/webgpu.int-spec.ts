@@ -62,6 +62,10 @@ describeWithVulkan('nano on WebGPU, with a software Vulkan driver', () => {
     for (const difference of report.differences) expect(difference).toBeLessThan(TOLERANCE);
   });
 
+  it('keeps to short passes where a check of the attention kernel finds it wrong in long ones, as it is on this driver', () => {
+    expect(report.passTokens).toBe(16);
+  });
+
   it('leaves keys and values there between two passes', () => {
     expect(report.kept).toBe(true);
   });
