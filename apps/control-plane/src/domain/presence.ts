@@ -68,10 +68,10 @@ export function sweepLeases(leases: readonly Lease[], nowMs: number, terms: Leas
 }
 
 /**
- * Devices whose replica died come back to another one, or to the next process, within their longest retry window of 64 s; nobody calls them
- * gone before that and a lease.
+ * Devices whose replica died come back to another one, or to the next process, within two of their longest retry windows of 64 s: one may try at the
+ * beginning of a window and then at the end of the next. Nobody calls them gone before that and a lease.
  */
-export const HOLDER_RETURN_MS = 64_000;
+export const HOLDER_RETURN_MS = 128_000;
 
 /** Presence of a device whose lease this process does not keep, from what the database says of it. */
 export function presenceElsewhere(

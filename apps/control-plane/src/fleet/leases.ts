@@ -2,7 +2,7 @@ import { Inject, Injectable, Logger, type OnModuleDestroy, type OnModuleInit } f
 import { CONFIG, type Config } from '../config.js';
 import { inSystem, isHere } from '../database/scope.js';
 import { concernChanges, type Concerns } from '../domain/condition-news.js';
-import { presence, sweepLeases, type Presence } from '../domain/presence.js';
+import { HOLDER_RETURN_MS, presence, sweepLeases, type Presence } from '../domain/presence.js';
 import { reconnectJitterMs } from '../domain/reconnect.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Timeline } from '../timeline/timeline.service.js';
@@ -95,7 +95,7 @@ export class Leases implements OnModuleInit, OnModuleDestroy {
    */
   async recall(livingReplicaIds: readonly string[]): Promise<void> {
     const devices = await inSystem(() => this.devices.lastHere(FLUSH_MS + this.config.leaseMs, livingReplicaIds));
-    const lastBeatMs = performance.now() + reconnectJitterMs(devices.length);
+    const lastBeatMs = performance.now() + Math.max(HOLDER_RETURN_MS, reconnectJitterMs(devices.length));
     for (const { id, tenantId, epoch } of devices) {
       if (this.live.has(id)) continue;
       this.live.set(id, {
