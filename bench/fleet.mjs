@@ -113,8 +113,8 @@ async function measure(controlPlanes, { devices, ramp, steadyS, kill, profile, d
 
     const loaded = await loadedFleet(controlPlanes, devices);
     note(`list p95 ${loaded.listP95Ms} ms, command p99 ${loaded.commandP99Ms} ms`);
-    const updateS = await profiled(() => updateAll(controlPlanes, model.versionId, devices));
-    note(`one update for all: ${round(updateS)} s`);
+    const rolloutS = await profiled(() => rolloutToAll(controlPlanes, model.versionId, devices));
+    note(`one rollout to all: ${round(rolloutS)} s`);
     const back = kill ? await killed(controlPlanes[0], simulated, Math.floor(devices / controlPlanes.length), devices) : {};
     if (kill) note(`after kill -9: ${back.back95S} s, ${back.backAllS} s`);
 
@@ -135,7 +135,7 @@ async function measure(controlPlanes, { devices, ramp, steadyS, kill, profile, d
       acksTimed: rest.acksTimed,
       loadAverage: round(rest.load),
       ...loaded,
-      updateS: round(updateS),
+      rolloutS: round(rolloutS),
       ...back,
       reports: end.reports,
       simulatorBytesPerDevice: Math.round((rest.rssBytes - rest.emptyRssBytes) / devices),
@@ -152,11 +152,11 @@ async function measure(controlPlanes, { devices, ramp, steadyS, kill, profile, d
 }
 
 /** Seconds until the control plane has noted every device as succeeded. Everybody runs the version published last: back to the first. */
-async function updateAll(controlPlanes, versionId, devices) {
+async function rolloutToAll(controlPlanes, versionId, devices) {
   const startedAt = performance.now();
-  await controlPlanes[0].api.createUpdate(versionId);
-  const succeeded = async () => (await metric(controlPlanes, 'matfleet_update_targets_total')).get('outcome="succeeded"') ?? 0;
-  await waitFor('the update to end', async () => (await succeeded()) >= devices, { timeoutMs: 170_000, everyMs: 250 });
+  await controlPlanes[0].api.startRollout(versionId);
+  const succeeded = async () => (await metric(controlPlanes, 'matfleet_rollout_targets_total')).get('outcome="succeeded"') ?? 0;
+  await waitFor('the rollout to end', async () => (await succeeded()) >= devices, { timeoutMs: 170_000, everyMs: 250 });
   return (performance.now() - startedAt) / 1_000;
 }
 

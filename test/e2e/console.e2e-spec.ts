@@ -134,12 +134,13 @@ ifChromium('the console in a browser', () => {
       .waitFor();
   }, 120_000);
 
-  it('follows an update to its end', async () => {
+  it('follows a rollout through its waves to its end', async () => {
     await page.getByRole('combobox', { name: 'Bring all devices to' }).click();
     await page.getByRole('option').first().click();
-    await page.getByRole('button', { name: 'Push to 3 devices' }).click();
+    await page.getByRole('button', { name: 'Roll out to 3 devices' }).click();
     await page.getByText(/^Finished/).waitFor({ timeout: 45_000 });
-    await page.getByRole('img', { name: 'Update progress: 3 done' }).waitFor();
+    await page.getByRole('img', { name: 'Wave 1: 1 done' }).waitFor();
+    await page.getByRole('img', { name: 'Wave 2: 2 done' }).waitFor();
     if (process.env['MATFLEET_TEST_SCREENSHOT']) await page.screenshot({ path: process.env['MATFLEET_TEST_SCREENSHOT'], fullPage: true });
   }, 90_000);
 

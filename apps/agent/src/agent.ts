@@ -132,6 +132,7 @@ export class Agent {
         const { active, previous, desired } = this.journal.current;
         return this.store.collectGarbage([active, previous, desired]);
       },
+      isIdle: () => this.serving.inFlight() + this.serving.queueLength() === 0,
       stopServing: () => this.supervisor.clear(),
       report: (report) => this.session?.report(report),
       failed: ({ generation, attempts, final, error }) =>

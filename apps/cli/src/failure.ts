@@ -1,3 +1,13 @@
+/** `stopped`: a rollout went back or was aborted. `waits`: it waits for an operator. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, stopped: 3, waits: 4, interrupted: 130 } as const;
+
+/** The result is printed already; the process ends with this code. */
+export class Ended extends Error {
+  constructor(readonly exitCode: number) {
+    super(`exit code ${exitCode}`);
+  }
+}
+
 /** A refusal the user can act on. `code` is what `--json` reports. */
 export class Failure extends Error {
   constructor(
@@ -15,8 +25,6 @@ export class UsageFailure extends Failure {
     super('usage', message);
   }
 }
-
-export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 
 export interface Outcome {
   readonly exitCode: number;

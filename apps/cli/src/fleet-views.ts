@@ -38,14 +38,6 @@ export const Assignment = z.looseObject({
 });
 export type Assignment = z.infer<typeof Assignment>;
 
-export const Update = z.looseObject({
-  id: z.string(),
-  modelVersionId: z.string(),
-  state: z.enum(['running', 'succeeded', 'failed']),
-  targets: z.array(z.looseObject({ deviceName: z.string(), state: z.string(), generation: z.number().nullish(), error: z.string().nullish() })),
-});
-export type Update = z.infer<typeof Update>;
-
 export const Inference = z.looseObject({
   id: z.string(),
   state: z.enum(['queued', 'running', 'succeeded', 'failed']),
@@ -125,17 +117,6 @@ export const renderAssignments = (assignments: readonly Assignment[]): string =>
           ].join('\n'),
         )
         .join('\n\n');
-
-export const renderUpdate = ({ id, modelVersionId, state, targets }: Update): string =>
-  [
-    `update ${id} to ${modelVersionId}: ${state}`,
-    table(targets, [
-      { title: 'device', value: (target) => target.deviceName },
-      { title: 'state', value: (target) => target.state },
-      { title: 'generation', value: (target) => `${target.generation ?? '-'}`, align: 'right' },
-      { title: 'error', value: (target) => target.error ?? '' },
-    ]),
-  ].join('\n');
 
 export const renderInference = ({ attempts }: Inference): string =>
   table(attempts, [

@@ -193,21 +193,6 @@ describe('fleet commands', () => {
     ]);
   });
 
-  it('follows an update to its end and fails when the update fails', async () => {
-    const target = (state: string, error: string | null = null) => ({ deviceId: 'd-1', deviceName: 'kiosk', state, generation: 4, error });
-    const update = (state: string, t: unknown) => ({ id: 'u-1', modelVersionId: 'v2', state, targets: [t], createdAt: '', finishedAt: null });
-    answers['POST /api/v1/updates'] = () => ({ body: update('running', target('pending')) });
-    let polls = 0;
-    answers['GET /api/v1/updates/u-1'] = () => ({
-      body: ++polls < 3 ? update('running', target('pushed')) : update('succeeded', target('succeeded')),
-    });
-    expect(JSON.parse((await matfleet('update', 'v2', '--json')).stdout).state).toBe('succeeded');
-    answers['GET /api/v1/updates/u-1'] = () => ({ body: update('failed', target('failed', 'golden prompt differs')) });
-    const failed = await matfleet('update', 'v2', '--json');
-    expect([failed.code, JSON.parse(failed.stdout).error.code]).toEqual([1, 'update-failed']);
-    expect(JSON.parse(failed.stdout).error.message).toContain('golden prompt differs');
-  });
-
   it('streams the growing answer of an inference', async () => {
     const inference = (state: string, answer: string | null) => ({
       id: 'i-1',
@@ -233,8 +218,8 @@ describe('fleet commands', () => {
   });
 
   it('passes on the code and message of a refusal', async () => {
-    answers['POST /api/v1/updates'] = () => ({ status: 409, body: { code: 'failed-precondition', message: 'model version v2 is not published' } });
-    const { code, stdout } = await matfleet('update', 'v2', '--json');
+    answers['POST /api/v1/rollouts'] = () => ({ status: 409, body: { code: 'failed-precondition', message: 'model version v2 is not published' } });
+    const { code, stdout } = await matfleet('rollout', 'start', 'v2', '--json');
     expect([code, JSON.parse(stdout).error.code]).toEqual([1, 'failed-precondition']);
     expect(JSON.parse(stdout).error.message).toContain('model version v2 is not published');
   });

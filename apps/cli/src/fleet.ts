@@ -1,22 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Option } from 'commander';
 import { z } from 'zod';
 import { connect, withApiOptions, type Api, type ApiOptions } from './api.js';
 import { labelPatch, parseNumber, parseWhole } from './arguments.js';
 import type { Register } from './command.js';
 import { Failure } from './failure.js';
-import {
-  Assignment,
-  Device,
-  Inference,
-  isFinal,
-  renderAssignments,
-  renderDevices,
-  renderInference,
-  renderLabels,
-  renderUpdate,
-  Update,
-} from './fleet-views.js';
+import { Assignment, Device, Inference, isFinal, renderAssignments, renderDevices, renderInference, renderLabels } from './fleet-views.js';
 
 /** Thin calls of the REST API: one request, one table. */
 export const registerFleetCommands: Register = (program, { output, signal }) => {
@@ -45,26 +33,6 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
     const { id } = await findDevice(api, device);
     output.result(await api.get(`/api/v1/devices/${encodeURIComponent(id)}/assignments`, z.array(Assignment)), renderAssignments);
   });
-
-  withApiOptions(program.command('update').description('bring devices to a model version').argument('<model-version-id>'))
-    .option('--device <name...>', 'names or ids; default: all devices')
-    .addOption(new Option('--filter <cel>', FILTER_HELP).conflicts('device'))
-    .option('--no-wait', 'do not wait until every device has answered')
-    .action(async (modelVersionId: string, options: ApiOptions & { device?: string[]; filter?: string; wait: boolean }) => {
-      const api = await connect(options, signal);
-      const deviceIds = options.device && (await Promise.all(options.device.map(async (name) => (await findDevice(api, name)).id)));
-      let update = await api.post(
-        '/api/v1/updates',
-        { modelVersionId, ...(deviceIds && { deviceIds }), ...(options.filter !== undefined && { filter: options.filter }) },
-        Update,
-      );
-      while (options.wait && update.state === 'running') {
-        await sleep(POLL_MS, undefined, { signal });
-        update = await api.get(`/api/v1/updates/${encodeURIComponent(update.id)}`, Update);
-      }
-      if (update.state === 'failed') throw new Failure('update-failed', renderUpdate(update));
-      output.result(update, renderUpdate);
-    });
 
   withApiOptions(program.command('infer').description('queue an inference on the fleet and follow its answer'))
     .requiredOption('--prompt <text>', 'the user’s message')
@@ -105,7 +73,7 @@ export const registerFleetCommands: Register = (program, { output, signal }) => 
 };
 
 const POLL_MS = 250;
-const FILTER_HELP = `which devices, for example 'labels.site == "berlin" && presence == "online"'`;
+export const FILTER_HELP = `which devices, for example 'labels.site == "berlin" && presence == "online"'`;
 
 /** What the control plane answers at once, at most. */
 const DEVICE_PAGE = 1_000;

@@ -1,5 +1,5 @@
 import { CommanderError } from 'commander';
-import { describe, EXIT } from './failure.js';
+import { describe, Ended, EXIT } from './failure.js';
 import { createOutput } from './output.js';
 import { createProgram } from './program.js';
 
@@ -26,6 +26,7 @@ async function run(args: string[]): Promise<number> {
     await createProgram({ output, signal: interrupt.signal }).parseAsync(args, { from: 'user' });
     return EXIT.ok;
   } catch (error) {
+    if (error instanceof Ended) return error.exitCode;
     if (error instanceof CommanderError) {
       // Commander has already written its text: help on request to stdout, everything else to stderr.
       if (error.exitCode === 0) return EXIT.ok;

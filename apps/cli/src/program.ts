@@ -9,6 +9,7 @@ import { registerImport } from './model-import.js';
 import { registerInspect } from './model-inspect.js';
 import { registerLogits } from './model-logits.js';
 import { registerPublish } from './model-publish.js';
+import { registerRolloutCommands } from './rollout.js';
 import { registerSynth } from './model-synth.js';
 import { registerTrustCommands } from './trust.js';
 
@@ -23,6 +24,7 @@ export function createProgram(context: Context): Command {
   for (const register of [registerImport, registerInspect, registerLogits, registerGenerate, registerPublish, registerSynth])
     register(model, context);
   registerFleetCommands(program, context);
+  registerRolloutCommands(program, context);
   registerIdentityCommands(program, context);
   registerAccessCommands(program, context);
   registerAuditCommands(program, context);

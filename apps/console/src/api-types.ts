@@ -181,21 +181,35 @@ export interface TimelinePage {
   readonly next: number | null;
 }
 
-export type TargetState = 'pending' | 'pushed' | 'succeeded' | 'failed';
+export type TargetState =
+  'waiting' | 'fetching' | 'fetched' | 'pushed' | 'succeeded' | 'failed' | 'skipped' | 'reverting' | 'reverted' | 'revert-failed';
 
-export interface UpdateTarget {
-  readonly deviceId: string;
-  readonly deviceName: string;
-  readonly state: TargetState;
-  readonly generation: number | null;
-  readonly error: string | null;
+/** States without devices are left out. */
+export type Counts = readonly { readonly state: TargetState; readonly devices: number }[];
+
+export interface RolloutWave {
+  /** From 1. */
+  readonly wave: number;
+  readonly name: string | null;
+  readonly state: 'pending' | 'awaiting-approval' | 'running' | 'observing' | 'succeeded' | 'failed';
+  readonly reason: string | null;
+  readonly devices: number;
+  readonly counts: Counts;
+  readonly gates: readonly { readonly gate: string; readonly verdict: 'passed' | 'failed' | 'unknown'; readonly reason: string }[];
 }
 
-export interface Update {
+export type RolloutState = 'awaiting-approval' | 'running' | 'paused' | 'rolling-back' | 'succeeded' | 'aborted' | 'rolled-back';
+
+export interface Rollout {
   readonly id: string;
+  readonly name: string | null;
   readonly modelVersionId: string;
-  readonly state: 'running' | 'succeeded' | 'failed';
-  readonly targets: readonly UpdateTarget[];
+  readonly state: RolloutState;
+  readonly reason: string | null;
+  readonly devices: number;
+  readonly counts: Counts;
+  readonly holds: readonly { readonly why: string; readonly devices: number }[];
+  readonly waves: readonly RolloutWave[];
   readonly createdAt: string;
   readonly finishedAt: string | null;
 }

@@ -9,11 +9,11 @@ import type {
   JoinToken,
   JoinTokenRow,
   ModelVersion,
+  Rollout,
   TimelinePage,
   Tombstone,
-  Update,
 } from './api-types.js';
-import { devicesQuery, inferenceQuery, timelineQuery, updatesQuery } from './documents.js';
+import { devicesQuery, inferenceQuery, timelineQuery, rolloutsQuery } from './documents.js';
 
 const timeoutMs = 15_000;
 
@@ -37,7 +37,7 @@ export const signOut = (): Promise<void> => rest('DELETE', '/session');
 export const checkSession = async (): Promise<void> => void (await graphql('query { __typename }'));
 
 export const listDevices = async (): Promise<readonly Device[]> => (await graphql<{ devices: readonly Device[] }>(devicesQuery)).devices;
-export const listUpdates = async (): Promise<readonly Update[]> => (await graphql<{ updates: readonly Update[] }>(updatesQuery)).updates;
+export const listRollouts = async (): Promise<readonly Rollout[]> => (await graphql<{ rollouts: readonly Rollout[] }>(rolloutsQuery)).rollouts;
 export const getInference = async (id: string): Promise<Inference> => (await graphql<{ inference: Inference }>(inferenceQuery, { id })).inference;
 
 /** Newest first; with `before` the page that ends there. */
@@ -53,7 +53,12 @@ export async function listModels(): Promise<readonly ModelVersion[]> {
 export const listAssignments = (deviceId: string): Promise<readonly Assignment[]> =>
   rest('GET', `/devices/${encodeURIComponent(deviceId)}/assignments`);
 export const evaluateDevice = (deviceId: string): Promise<unknown> => rest('POST', `/devices/${encodeURIComponent(deviceId)}/evaluate`, {});
-export const createUpdate = (modelVersionId: string): Promise<Update> => rest('POST', '/updates', { modelVersionId });
+/** In waves of these percentages of the fleet, and a last one of what is left. */
+export const startRollout = (modelVersionId: string, percentages: readonly number[]): Promise<Rollout> =>
+  rest('POST', '/rollouts', { modelVersionId, plan: { waves: [...percentages.map((percent) => ({ percent })), {}] } });
+export type RolloutCommand = 'pause' | 'resume' | 'approve' | 'abort';
+export const commandRollout = (id: string, command: RolloutCommand): Promise<Rollout> =>
+  rest('POST', `/rollouts/${encodeURIComponent(id)}/${command}`, {});
 export const createInference = (request: InferenceRequest): Promise<Inference> => rest('POST', '/inferences', request);
 export const createJoinToken = (): Promise<JoinToken> => rest('POST', '/join-tokens', { uses: 1, ttlSeconds: 3600 });
 

@@ -102,7 +102,7 @@ describe('connection', () => {
   });
 
   it('does not take up a subscription again that was ended while the socket was away', async () => {
-    const stop = connection.subscribe('subscription { updateChanged { id } }', () => undefined);
+    const stop = connection.subscribe('subscription { rolloutChanged { id } }', () => undefined);
     await until(() => server.subscribed.length === 2);
     server.drop();
     stop();

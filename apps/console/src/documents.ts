@@ -11,9 +11,10 @@ const device = `
   latency { ttftMs { p50 p95 } interTokenMs { p50 p95 } tokensPerSecond samples }
 `;
 
-const update = `
-  id modelVersionId state createdAt finishedAt
-  targets { deviceId deviceName state generation error }
+const rollout = `
+  id name modelVersionId state reason devices createdAt finishedAt
+  counts { state devices } holds { why devices }
+  waves { wave name state reason devices counts { state devices } gates { gate verdict reason } }
 `;
 
 const inference = `
@@ -30,8 +31,8 @@ const timelineEntry = `id at kind summary`;
 export const timelineQuery = `query ($id: ID!, $before: Float) { deviceTimeline(deviceId: $id, before: $before, limit: 50) { entries { ${timelineEntry} } next } }`;
 export const timelineGrew = `subscription ($id: ID!) { deviceTimelineGrew(deviceId: $id) { ${timelineEntry} } }`;
 
-export const updatesQuery = `query { updates { ${update} } }`;
-export const updateChanged = `subscription { updateChanged { ${update} } }`;
+export const rolloutsQuery = `query { rollouts { ${rollout} } }`;
+export const rolloutChanged = `subscription { rolloutChanged { ${rollout} } }`;
 
 export const inferenceQuery = `query ($id: ID!) { inference(id: $id) { ${inference} } }`;
 export const inferenceChanged = `subscription ($id: ID!) { inferenceChanged(id: $id) { ${inference} } }`;

@@ -18,6 +18,8 @@ export function phaseOf({ phase, phaseError, fetchedBytes, totalBytes, desired, 
         text: totalBytes > 0 ? `Fetching ${bytes(fetchedBytes)} of ${bytes(totalBytes)}` : 'Fetching',
         percent: totalBytes > 0 ? Math.min(100, (fetchedBytes / totalBytes) * 100) : null,
       };
+    case 'fetched':
+      return { tone: 'calm', text: `${goal} is fetched and waits for its time`, percent: null };
     case 'verifying':
       return { tone: 'busy', text: `Verifying chunks of ${goal}`, percent: null };
     case 'activating':

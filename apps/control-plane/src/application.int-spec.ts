@@ -79,7 +79,7 @@ describe('the HTTP application', () => {
     it.each([
       ['GET', '/api/v1/models'],
       ['GET', '/api/v1/devices'],
-      ['POST', '/api/v1/updates'],
+      ['POST', '/api/v1/rollouts'],
       ['POST', '/api/v1/join-tokens'],
       ['GET', '/%61pi/v1/models'],
       ['POST', '/graphql'],
@@ -98,7 +98,7 @@ describe('the HTTP application', () => {
       expect(await ready.json()).toMatchObject({ ready: true, checks: { database: 'ok', queue: 'ok', 'device gateway': 'ok' } });
       const description = (await (await call('GET', '/api/openapi.json', { key: '' })).json()) as { paths: object };
       expect(Object.keys(description.paths)).toEqual(
-        expect.arrayContaining(['/api/v1/models', '/api/v1/chunks/{id}', '/api/v1/updates', '/api/v1/session']),
+        expect.arrayContaining(['/api/v1/models', '/api/v1/chunks/{id}', '/api/v1/rollouts', '/api/v1/session']),
       );
     });
 
@@ -225,7 +225,7 @@ describe('the HTTP application', () => {
     });
   });
 
-  describe('GraphQL and updates', () => {
+  describe('GraphQL and rollouts', () => {
     it('answers the same models as REST, and refuses a query deeper than any of ours', async () => {
       const model = await publish('tiny', 4);
       const answer = (await (await sendJson('/graphql', { query: '{ models { id slices { id bytes } } }' })).json()) as {
@@ -237,15 +237,15 @@ describe('the HTTP application', () => {
     });
 
     it('gives a refusal its code in GraphQL as in REST', async () => {
-      const rest = await sendJson('/api/v1/updates', { modelVersionId: 'none' });
+      const rest = await sendJson('/api/v1/rollouts', { modelVersionId: 'none' });
       expect([rest.status, ((await rest.json()) as { code: string }).code]).toEqual([404, 'not-found']);
-      const graphql = (await (await sendJson('/graphql', { query: 'mutation { createUpdate(modelVersionId: "none") { id } }' })).json()) as {
+      const graphql = (await (await sendJson('/graphql', { query: 'mutation { startRollout(modelVersionId: "none") { id } }' })).json()) as {
         errors: { extensions: { code: string } }[];
       };
       expect(graphql.errors[0]!.extensions.code).toBe('not-found');
     });
 
-    it('tells a subscriber of an update, over a WebSocket that needs the key', async () => {
+    it('tells a subscriber of a rollout, over a WebSocket that needs the key', async () => {
       const model = await publish('tiny', 5);
       const connect = (authorization?: string) =>
         createClient({
@@ -257,21 +257,22 @@ describe('the HTTP application', () => {
             }
           },
         });
-      const stranger = connect().iterate({ query: 'subscription { updateChanged { id } }' });
+      const stranger = connect().iterate({ query: 'subscription { rolloutChanged { id } }' });
       await expect(stranger.next()).rejects.toBeDefined();
 
       const client = connect(`Bearer ${apiKey}`);
-      const updates = client.iterate<{ updateChanged: { id: string; state: string } }>({ query: 'subscription { updateChanged { id state } }' });
-      const next = updates.next();
-      // The subscription stands a moment after the socket does; each update is news of its own.
+      const rollouts = client.iterate<{ rolloutChanged: { id: string; state: string } }>({ query: 'subscription { rolloutChanged { id state } }' });
+      const next = rollouts.next();
+      // The subscription stands a moment after the socket does; each rollout is news of its own.
       const started: string[] = [];
       const timer = setInterval(
-        () => void sendJson('/api/v1/updates', { modelVersionId: model.id }).then(async (r) => started.push(((await r.json()) as { id: string }).id)),
+        () =>
+          void sendJson('/api/v1/rollouts', { modelVersionId: model.id }).then(async (r) => started.push(((await r.json()) as { id: string }).id)),
         200,
       );
       const { value } = await next.finally(() => clearInterval(timer));
       await new Promise((resolve) => setTimeout(resolve, 300));
-      expect(started).toContain(value!.data!.updateChanged.id);
+      expect(started).toContain(value!.data!.rolloutChanged.id);
       await client.dispose();
     });
   });

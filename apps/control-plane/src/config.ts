@@ -48,7 +48,7 @@ const Env = z
     MATFLEET_TARGET_INTER_TOKEN_MS: milliseconds(1, 100),
     MATFLEET_TARGET_TTFT_MS: milliseconds(1, 5_000),
     MATFLEET_UPGRADE_DWELL_MS: milliseconds(100, 10 * 60_000),
-    MATFLEET_UPDATE_DEADLINE_MS: milliseconds(1_000, 24 * 3_600_000),
+    MATFLEET_ROLLOUT_DEADLINE_MS: milliseconds(1_000, 24 * 3_600_000),
     MATFLEET_CHUNK_BYTES_MAX: z.coerce
       .number()
       .int()
@@ -106,7 +106,8 @@ const Env = z
     targetTtftMs: env.MATFLEET_TARGET_TTFT_MS,
     /** Shortest stay on a smaller slice before a device that was slow may move up again. */
     upgradeDwellMs: env.MATFLEET_UPGRADE_DWELL_MS,
-    updateDeadlineMs: env.MATFLEET_UPDATE_DEADLINE_MS,
+    /** For a device to come by, and from its document to what that asks for, where the rollout's plan does not say. */
+    rolloutDeadlineMs: env.MATFLEET_ROLLOUT_DEADLINE_MS,
     chunkBytesMax: env.MATFLEET_CHUNK_BYTES_MAX,
     readyFile: env.MATFLEET_READY_FILE ? resolve(env.MATFLEET_READY_FILE) : undefined,
     logLevel: env.MATFLEET_LOG_LEVEL,

@@ -75,9 +75,9 @@ export class Metrics {
     labelNames: ['outcome'] as const,
     registers: [this.registry],
   });
-  readonly updateTargets = new Counter({
-    name: 'matfleet_update_targets_total',
-    help: 'Devices of updates that ended, by outcome.',
+  readonly rolloutTargets = new Counter({
+    name: 'matfleet_rollout_targets_total',
+    help: 'Devices of rollouts that ended, by outcome.',
     labelNames: ['outcome'] as const,
     registers: [this.registry],
   });

@@ -1,7 +1,8 @@
 import { Command } from 'commander';
 import { Fleet, heldOutCommands, seededRandom, sleep } from '@matfleet/harness';
 import { Report } from './report.js';
-import { askEachAgent, demoCommands, fallback, killEngine, pushUpdate, queuedInference, showSlices } from './steps.js';
+import { rollOut, stopBadVersion } from './rollout-steps.js';
+import { askEachAgent, demoCommands, fallback, killEngine, queuedInference, showSlices } from './steps.js';
 
 interface Options {
   once?: boolean;
@@ -69,7 +70,8 @@ async function story(): Promise<void> {
   await report.attempt('An engine is killed and comes back', () => killEngine(shown.agent('gateway'), report, commands[3]!));
   await report.attempt('A queued inference with a quality floor that only the largest meets', () => queuedInference(shown, report, commands[4]!));
   await report.attempt('The device that answers is killed: a fallback finishes, once', () => fallback(shown, report, commands, seededRandom(seed)));
-  await report.attempt('A model update is pushed and every device converges', () => pushUpdate(shown, report, commands[5]!));
+  await report.attempt('A rollout brings the same weights at half the bits, in two waves', () => rollOut(shown, report, commands[5]!));
+  await report.attempt('A bad version is stopped by a gate in its first wave, and taken back', () => stopBadVersion(shown, report, commands[6]!));
   const devices = await shown.api.devices();
   const addresses = {
     rest: `${controlPlane.httpUrl}/api/v1`,

@@ -1,16 +1,5 @@
 import { strict as assert } from 'node:assert';
-import {
-  nanoPackage,
-  pickCommands,
-  publish,
-  sleep,
-  waitFor,
-  type AgentProcess,
-  type Device,
-  type Fleet,
-  type HeldOutCommand,
-  type Inference,
-} from '@matfleet/harness';
+import { pickCommands, sleep, waitFor, type AgentProcess, type Device, type Fleet, type HeldOutCommand, type Inference } from '@matfleet/harness';
 import type { Report } from './report.js';
 
 const short = (id: string): string => id.slice(0, 12);
@@ -121,34 +110,6 @@ export async function fallback(fleet: Fleet, report: Report, commands: readonly 
     return { killed: first.deviceName, answeredBy: answered[0]!.deviceName, answer: inference.answer, trace };
   }
   throw new Error('twelve kills, and not one hit an answer in flight');
-}
-
-/** Pushes a version whose bytes differ and waits until every device answers with it. */
-export async function pushUpdate(fleet: Fleet, report: Report, command: HeldOutCommand): Promise<{ versionId: string; seconds: number }> {
-  const next = await nanoPackage('int8', 128);
-  assert.notEqual(next.versionId, fleet.model.versionId);
-  await publish(next.dir, fleet.controlPlane.httpUrl, fleet.controlPlane.apiKeyFile);
-  const start = performance.now();
-  const { id } = await fleet.api.createUpdate(next.versionId);
-  report.line(`version ${short(fleet.model.versionId)} → ${short(next.versionId)}`);
-  const update = await waitFor(
-    'the update to end',
-    async () => {
-      const seen = await fleet.api.update(id);
-      return seen.state === 'running' ? undefined : seen;
-    },
-    { timeoutMs: 60_000 },
-  );
-  assert.equal(update.state, 'succeeded', JSON.stringify(update.targets));
-  assert.equal(update.targets.length, fleet.agents.length);
-  await fleet.converged(next.versionId);
-  const seconds = Number(((performance.now() - start) / 1000).toFixed(2));
-  for (const agent of fleet.agents) {
-    const answer = await agent.app.ask({ prompt: command.text });
-    assert.equal(answer.modelVersionId, next.versionId, `${agent.name} still answers with ${answer.modelVersionId}`);
-    report.line(`${agent.name.padEnd(8)} ${answer.sliceId} of ${short(answer.modelVersionId)}: ${answer.text}`);
-  }
-  return { versionId: next.versionId, seconds };
 }
 
 export const demoCommands = (all: readonly HeldOutCommand[], seed: number): HeldOutCommand[] => pickCommands(all, 8, seed);

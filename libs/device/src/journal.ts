@@ -13,6 +13,8 @@ export const Slot = z.object({
   traceParent: z.string().max(100).optional(),
   /** A candidate whose golden answers take longer per token is rejected; no bound when absent. */
   mostInterTokenMs: z.number().positive().optional(),
+  /** At once when absent. `hold`: only fetched. */
+  changeOver: z.enum(['when-idle', 'hold']).optional(),
 });
 export type Slot = z.infer<typeof Slot>;
 

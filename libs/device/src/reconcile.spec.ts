@@ -84,6 +84,20 @@ describe('the next step', () => {
     expect(reconcile({ ...clear(journal, 3), desired: nothing(4) }, COMPLETE, 0).kind).toBe('clear');
   });
 
+  it('fetches what a document holds it to, says that it is there, and changes over when a newer one lets it', () => {
+    const journal = { desired: slot(2, 'large', { changeOver: 'hold' }), active: slot(1) };
+    expect(reconcile(journal, { manifest: true, missingChunks: ['a'] }, 0).kind).toBe('fetch');
+    expect(reconcile(journal, COMPLETE, 0)).toEqual({ kind: 'hold', slot: journal.desired });
+    expect(reconcile(storeDesired(journal, slot(3, 'large')), COMPLETE, 0)).toEqual({ kind: 'activate', slot: slot(3, 'large') });
+  });
+
+  it('waits until it has nothing to answer where the document asks for that, and not where nothing is in service', () => {
+    const desired = slot(2, 'large', { changeOver: 'when-idle' });
+    expect(reconcile({ desired, active: slot(1) }, COMPLETE, 0, false).kind).toBe('wait');
+    expect(reconcile({ desired, active: slot(1) }, COMPLETE, 0, true)).toEqual({ kind: 'activate', slot: desired });
+    expect(reconcile({ desired }, COMPLETE, 0, false)).toEqual({ kind: 'activate', slot: desired });
+  });
+
   it('does not wait for a clock that was set back', () => {
     const journal = fail({ desired: slot(2) }, 2, { error: 'no route to host', final: false }, 600_000);
     expect(reconcile(journal, COMPLETE, 600_000)).toEqual({ kind: 'wait', ms: 2_000 });

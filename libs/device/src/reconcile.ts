@@ -13,12 +13,20 @@ export type Step =
   | { readonly kind: 'fetch-manifest'; readonly slot: Slot }
   | { readonly kind: 'fetch'; readonly slot: Slot; readonly chunkIds: readonly string[] }
   | { readonly kind: 'activate'; readonly slot: Slot }
+  /** Everything is there; the document holds the device to what it runs. */
+  | { readonly kind: 'hold'; readonly slot: Slot }
   /** The running slice is the desired one already: only the generation moves. */
   | { readonly kind: 'adopt'; readonly slot: Slot }
   | { readonly kind: 'clear'; readonly slot: Slot };
 
-/** Pure: the one next step from what is active to what is desired. Repeating it until `none` converges, whatever happened in between. */
-export function reconcile(journal: Journal, store: StoreView, nowMs: number): Step {
+/** How often a busy device looks whether it may change over. */
+const IDLE_LOOK_MS = 250;
+
+/**
+ * Pure: the one next step from what is active to what is desired. Repeating it until `none`, or `hold`, converges, whatever happened in between.
+ * `isIdle`: nothing is being answered right now.
+ */
+export function reconcile(journal: Journal, store: StoreView, nowMs: number, isIdle = true): Step {
   const { desired, active, failure } = journal;
   if (!desired) return { kind: 'none' };
   if (desired.modelVersionId === '') return active || journal.cleared !== desired.generation ? { kind: 'clear', slot: desired } : { kind: 'none' };
@@ -31,5 +39,8 @@ export function reconcile(journal: Journal, store: StoreView, nowMs: number): St
   }
   if (!store.manifest) return { kind: 'fetch-manifest', slot: desired };
   if (store.missingChunks.length > 0) return { kind: 'fetch', slot: desired, chunkIds: store.missingChunks };
+  if (desired.changeOver === 'hold') return { kind: 'hold', slot: desired };
+  // Without anything in service there is nobody to disturb.
+  if (desired.changeOver === 'when-idle' && active && !isIdle) return { kind: 'wait', ms: IDLE_LOOK_MS };
   return { kind: 'activate', slot: desired };
 }

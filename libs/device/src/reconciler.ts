@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { Phase, type Desired, type Observed, type Report } from '@matfleet/protocol';
+import { ChangeOver, Phase, type Desired, type Observed, type Report } from '@matfleet/protocol';
 import { traced, traceParent } from '@matfleet/tracing';
 import { failureKindOf, StepFailed } from './activation.js';
 import { activationToWire } from './activation-wire.js';
@@ -29,6 +29,8 @@ export interface ReconcilerParts {
   activate(slot: Slot, signal: AbortSignal): Promise<boolean>;
   /** A new slot serves and that was reported: what nothing needs any more may go. */
   tidy?(): Promise<unknown>;
+  /** False while something is being answered; absent: always true. */
+  isIdle?(): boolean;
   /** Nothing is to run any more. */
   stopServing(): Promise<void>;
   report(report: Omit<Report, 'sequence'>): void;
@@ -38,6 +40,10 @@ export interface ReconcilerParts {
 }
 
 const IDLE_MS = 60_000;
+const CHANGE_OVERS: Partial<Record<ChangeOver, Slot['changeOver']>> = {
+  [ChangeOver.CHANGE_OVER_WHEN_IDLE]: 'when-idle',
+  [ChangeOver.CHANGE_OVER_HOLD]: 'hold',
+};
 
 /** Moves one device towards its newest desired document, one step at a time, until stopped. */
 export class Reconciler {
@@ -55,6 +61,7 @@ export class Reconciler {
       sliceId: desired.sliceId,
       contextTokens: desired.contextTokens,
       ...(desired.traceParent && { traceParent: desired.traceParent }),
+      ...(CHANGE_OVERS[desired.changeOver] && { changeOver: CHANGE_OVERS[desired.changeOver] }),
       ...(desired.mostInterTokenMs !== undefined && { mostInterTokenMs: desired.mostInterTokenMs }),
     };
     const before = this.parts.journal.current;
@@ -120,6 +127,7 @@ export class Reconciler {
           journal.current,
           desired && desired.modelVersionId !== '' ? view.call(this.parts, desired) : { manifest: false, missingChunks: [] },
           nowMs(),
+          this.parts.isIdle?.() ?? true,
         );
         if (step.kind === 'wait') waitMs = step.ms;
         else if (step.kind !== 'none' && (await this.perform(step, attempt))) continue;
@@ -159,6 +167,9 @@ export class Reconciler {
           await parts.tidy?.();
         }
         return true;
+      case 'hold':
+        this.report(slot.generation, Phase.PHASE_FETCHED);
+        return false;
       case 'adopt':
         parts.journal.update((state) => adopt(state, slot));
         this.report(slot.generation, Phase.PHASE_ACTIVE);

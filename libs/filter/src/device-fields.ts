@@ -42,7 +42,7 @@ export const deviceFields = {
     type: 'string',
     description: 'How far the device is with its desired document.',
     example: 'phase == "failed"',
-    values: ['fetching', 'verifying', 'activating', 'active', 'failed'],
+    values: ['fetching', 'fetched', 'verifying', 'activating', 'active', 'failed'],
   },
   model: { type: 'string', description: 'Id of the model version that it runs.', example: 'model.startsWith("3fa9")' },
   slice: { type: 'string', description: 'Slice that it runs.', example: 'slice in ["s-32", "s-128"]' },

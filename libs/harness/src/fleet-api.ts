@@ -29,11 +29,29 @@ export interface Assignment {
   };
 }
 
-export interface Update {
+export interface Rollout {
   id: string;
   modelVersionId: string;
-  state: 'running' | 'succeeded' | 'failed';
-  targets: { deviceId: string; deviceName: string; state: string; error: string | null }[];
+  state: 'awaiting-approval' | 'running' | 'paused' | 'rolling-back' | 'succeeded' | 'aborted' | 'rolled-back';
+  reason: string | null;
+  devices: number;
+  counts: { state: string; devices: number }[];
+  waves: {
+    wave: number;
+    name: string | null;
+    state: string;
+    reason: string | null;
+    devices: number;
+    gates: { gate: string; verdict: 'passed' | 'failed' | 'unknown'; reason: string }[];
+  }[];
+}
+
+export interface RolloutTarget {
+  deviceId: string;
+  deviceName: string;
+  wave: number;
+  state: string;
+  reason: string | null;
 }
 
 export interface Inference {
@@ -65,6 +83,9 @@ export interface InferenceRequest {
   maxTokens?: number;
 }
 
+/** What the API answers at once. */
+const TARGET_PAGE = 1_000;
+
 export class FleetApi {
   constructor(
     readonly baseUrl: string,
@@ -77,11 +98,20 @@ export class FleetApi {
   devicePage = (limit: number, after = ''): Promise<Device[]> => this.get(`/api/v1/devices?limit=${limit}&after=${encodeURIComponent(after)}`);
   assignments = (deviceId: string): Promise<Assignment[]> => this.get(`/api/v1/devices/${deviceId}/assignments`);
   models = (): Promise<{ id: string; name: string; slices: { id: string; quality?: { value: number } | null }[] }[]> => this.get('/api/v1/models');
-  update = (id: string): Promise<Update> => this.get(`/api/v1/updates/${id}`);
+  rollout = (id: string): Promise<Rollout> => this.get(`/api/v1/rollouts/${id}`);
   inference = (id: string): Promise<Inference> => this.get(`/api/v1/inferences/${id}`);
   createJoinToken = (uses: number): Promise<{ token: string }> => this.post('/api/v1/join-tokens', { uses });
-  createUpdate = (modelVersionId: string): Promise<Update> => this.post('/api/v1/updates', { modelVersionId });
+  /** `plan` as an operator writes it; without one a single wave. */
+  startRollout = (modelVersionId: string, plan: object = {}): Promise<Rollout> => this.post('/api/v1/rollouts', { modelVersionId, plan });
   createInference = (request: InferenceRequest): Promise<Inference> => this.post('/api/v1/inferences', request);
+
+  /** All of them, page after page. */
+  async rolloutTargets(id: string): Promise<RolloutTarget[]> {
+    const targets: RolloutTarget[] = [];
+    for (let page: RolloutTarget[] | undefined; page === undefined || page.length === TARGET_PAGE; targets.push(...page))
+      page = await this.get<RolloutTarget[]>(`/api/v1/rollouts/${id}/targets?after=${encodeURIComponent(targets.at(-1)?.deviceName ?? '')}`);
+    return targets;
+  }
 
   async device(name: string): Promise<Device> {
     const found = (await this.devices()).find((device) => device.name === name);

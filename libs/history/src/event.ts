@@ -22,7 +22,7 @@ export const HistoryEvent = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('slot-applied'), device, ...slot }),
   /** The device began to carry out a command: an inference attempt. */
   z.object({ kind: z.literal('command-ran'), device, command: z.string() }),
-  /** An operator's command was accepted: an inference, or one target of an update. */
+  /** An operator's command was accepted: an inference, or one target of a rollout. */
   z.object({ kind: z.literal('command-submitted'), command: z.string() }),
   /** How it ended, as the control plane tells it; `effects`: how often it succeeded. */
   z.object({

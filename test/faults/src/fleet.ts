@@ -1,5 +1,16 @@
 import { join } from 'node:path';
-import { heldOutCommands, pickCommands, seededRandom, sleep, waitFor, type Device, type Fleet, type Inference, type Update } from '@matfleet/harness';
+import {
+  heldOutCommands,
+  pickCommands,
+  seededRandom,
+  sleep,
+  waitFor,
+  type Device,
+  type Fleet,
+  type Inference,
+  type Rollout,
+  type RolloutTarget,
+} from '@matfleet/harness';
 import { checkHistoryFiles, HistoryFile, type HistoryReport } from '@matfleet/history';
 import { sendGarbage, type Garbage } from './garbage.js';
 import { killAtRandom, type Services } from './kills.js';
@@ -36,7 +47,7 @@ export interface FleetRunResult extends HistoryReport {
   readonly inferences: number;
   /** Of them; the others ended with an error that says why. */
   readonly answered: number;
-  readonly updates: number;
+  readonly rollouts: number;
   readonly garbage?: Garbage;
   readonly standstill?: Standstill;
   readonly trials?: Trials;
@@ -53,8 +64,8 @@ const CLIENTS = 8;
 const PROMPTS = 50;
 
 /**
- * Virtual devices and real agents under scripted network faults, while the control plane and the agents are killed at random moments, an update is
- * pushed and inferences are queued. What the devices saw and what the operator was told is then checked as one history.
+ * Virtual devices and real agents under scripted network faults, while the control plane and the agents are killed at random moments, a rollout
+ * runs and inferences are queued. What the devices saw and what the operator was told is then checked as one history.
  */
 export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<FleetRunResult> {
   const { seed, devices, versions, onProgress } = options;
@@ -66,7 +77,8 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
   const simulator = await startSimulator(fleet, options, files.devices);
   let kills: string[];
   let inferences: Inference[];
-  let update: Update;
+  let rollout: Rollout;
+  let targets: RolloutTarget[];
   let still: Standstill | undefined;
   let garbage: Garbage | undefined;
   let trials: Trials | undefined;
@@ -75,15 +87,17 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
     const [killed, ids, created] = await Promise.all([
       killAtRandom(fleet, options.services, { ...options, kills: options.kills ?? 2 + Math.floor(random() * 3) }, random),
       submit(fleet, options),
-      retried('create the update', () => fleet.api.createUpdate(versions[seed % versions.length]!)),
+      retried('start the rollout', () => fleet.api.startRollout(versions[seed % versions.length]!)),
     ]);
-    [kills, update] = [killed, created];
-    for (const { deviceId } of update.targets) operator.add({ kind: 'command-submitted', command: `${update.id}/${deviceId}` });
+    [kills, rollout] = [killed, created];
+    targets = await retried('read its targets', () => fleet.api.rolloutTargets(rollout.id));
+    for (const { deviceId } of targets) operator.add({ kind: 'command-submitted', command: `${rollout.id}/${deviceId}` });
     for (const id of ids) operator.add({ kind: 'command-submitted', command: id });
 
     onProgress('waiting for everything to settle');
     inferences = await ended(fleet, ids);
-    update = await over(`update ${update.id}`, () => fleet.api.update(update.id));
+    rollout = await over(`rollout ${rollout.id}`, () => fleet.api.rollout(rollout.id));
+    targets = await retried('read its targets', () => fleet.api.rolloutTargets(rollout.id));
     await settled(fleet);
     if (options.garbage > 0) {
       onProgress(`${options.garbage} connections that speak nonsense`);
@@ -97,7 +111,7 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
       trials = await runTrials(fleet, options.trialLeaseMs, onProgress);
       await settled(fleet);
     }
-    await recordOperator(fleet, operator, update, inferences);
+    await recordOperator(fleet, operator, { ...rollout, targets }, inferences);
   } finally {
     await simulator.kill('SIGINT').catch(() => simulator.kill());
     operator.close();
@@ -108,7 +122,7 @@ export async function runFleet(fleet: Fleet, options: FleetRunOptions): Promise<
     ...{ seed, replicas: fleet.replicas.length, ...report, kills },
     inferences: inferences.length,
     answered: inferences.filter(({ state }) => state === 'succeeded').length,
-    updates: 1,
+    rollouts: 1,
     ...(garbage && { garbage }),
     ...(still && { standstill: still }),
     ...(trials && { trials }),
@@ -148,13 +162,16 @@ async function ended(fleet: Fleet, ids: readonly string[]): Promise<Inference[]>
   return inferences;
 }
 
+/** States of inferences and rollouts that end them. */
+const ENDED = new Set(['succeeded', 'failed', 'aborted', 'rolled-back']);
+
 const over = <T extends { state: string }>(what: string, ask: () => Promise<T>): Promise<T> => {
   let last: T | undefined;
   return waitFor(
     `${what} to end`,
     async () => {
       last = await ask();
-      return last.state === 'succeeded' || last.state === 'failed' ? last : undefined;
+      return ENDED.has(last.state) ? last : undefined;
     },
     { timeoutMs: SETTLE_MS, everyMs: 500, lastSeen: () => last?.state },
   );

@@ -15,7 +15,7 @@ const WINDOW_MS = 3_000;
 const INFERENCES = 4;
 
 /**
- * One turn of the line under kill -9: an update is pushed, inferences are queued and local applications ask, while agents, engines and the control
+ * One turn of the line under kill -9: a rollout runs, inferences are queued and local applications ask, while agents, engines and the control
  * plane are killed at random moments and started again. Then everything must be as if nothing had happened; throws when it is not.
  */
 export async function runSeed(fleet: Fleet, seed: number, versions: readonly string[]): Promise<SeedResult> {
@@ -24,7 +24,7 @@ export async function runSeed(fleet: Fleet, seed: number, versions: readonly str
   const commands = pickCommands(await heldOutCommands(), 8, seed);
   const target = versions[seed % versions.length]!;
 
-  const update = await retried('create the update', () => fleet.api.createUpdate(target));
+  const rollout = await retried('start the rollout', () => fleet.api.startRollout(target));
   const submitting = submitInferences(fleet, commands, random);
   const asking = askLocally(fleet, commands, random);
   const kills = await killAtRandom(fleet, random);
@@ -40,18 +40,18 @@ export async function runSeed(fleet: Fleet, seed: number, versions: readonly str
   }
 
   const finished = await waitFor(
-    `update ${update.id} to end`,
+    `rollout ${rollout.id} to end`,
     async () => {
-      const seen = await fleet.api.update(update.id);
+      const seen = await fleet.api.rollout(rollout.id);
       return seen.state === 'running' ? undefined : seen;
     },
     { timeoutMs: 90_000 },
   );
-  assert.equal(finished.state, 'succeeded', `update ${update.id} was lost: ${JSON.stringify(finished.targets)}`);
+  assert.equal(finished.state, 'succeeded', `rollout ${rollout.id} ended as ${finished.state}: ${finished.reason}`);
   await fleet.converged(target, 60_000);
   for (const agent of fleet.agents) {
     const answer = await agent.app.ask({ prompt: commands[0]!.text });
-    assert.equal(answer.modelVersionId, target, `${agent.name} answers with ${answer.modelVersionId} after the update to ${target}`);
+    assert.equal(answer.modelVersionId, target, `${agent.name} answers with ${answer.modelVersionId} after the rollout of ${target}`);
   }
   return {
     seed,

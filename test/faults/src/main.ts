@@ -17,7 +17,7 @@ const program = new Command('test:faults').description(
 );
 program
   .command('line')
-  .description('kills agents, engines and the control plane while an update and inferences are under way')
+  .description('kills agents, engines and the control plane while a rollout and inferences are under way')
   .option('--seeds <n>', 'how many seeds', '50')
   .option('--from <n>', 'the first seed', '1')
   .option('--database <url>', 'use this PostgreSQL instead of the embedded one')
@@ -66,7 +66,7 @@ program
   .option('--seeds <n>', 'how many seeds', '1')
   .option('--from <n>', 'the first seed', '1')
   .option('--seconds <n>', 'how long faults happen', '20')
-  .option('--commands <n>', 'inferences and targets of the update together (default: 20 inferences)')
+  .option('--commands <n>', 'inferences and targets of the rollout together (default: 20 inferences)')
   .option('--replicas <n>', 'processes of the control plane; several stand on a PostgreSQL and a Redis of their own, which are killed too', '1')
   .option('--kills <n>', 'processes killed (default: two to four)')
   .option('--redis-away <s>', 'in the middle Redis stays away for so long (with several replicas)', '0')

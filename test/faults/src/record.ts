@@ -1,16 +1,21 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Fleet, Inference, Update } from '@matfleet/harness';
+import type { Fleet, Inference, Rollout, RolloutTarget } from '@matfleet/harness';
 import type { HistoryFile, HistorySlot } from '@matfleet/history';
 
 /** What the operator was told in the end, and what real agents have in their journals. */
-export async function recordOperator(fleet: Fleet, operator: HistoryFile, update: Update, inferences: readonly Inference[]): Promise<void> {
-  for (const { deviceId, state } of update.targets)
-    if (state === 'succeeded' || state === 'failed')
+export async function recordOperator(
+  fleet: Fleet,
+  operator: HistoryFile,
+  rollout: Rollout & { targets: readonly RolloutTarget[] },
+  inferences: readonly Inference[],
+): Promise<void> {
+  for (const { deviceId, state } of rollout.targets)
+    if (state !== 'waiting' && state !== 'pushed')
       operator.add({
         kind: 'command-ended',
-        command: `${update.id}/${deviceId}`,
-        outcome: state,
+        command: `${rollout.id}/${deviceId}`,
+        outcome: state === 'succeeded' ? state : 'failed',
         effects: state === 'succeeded' ? 1 : 0,
       });
   for (const { id, state, attempts } of inferences)

@@ -45,6 +45,7 @@ export async function probeHardware(dataDir: string, grants: Grants): Promise<Ca
     memoryLimitBytes: BigInt(memory.limitBytes),
     diskRandomReadMs,
     unifiedMemory: hasUnifiedMemory(process.platform, process.arch, board),
+    timeZone: new Intl.DateTimeFormat().resolvedOptions().timeZone ?? '',
   };
 }
 

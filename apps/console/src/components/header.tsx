@@ -45,7 +45,7 @@ export function Header({
         <nav className={styles.jumps} aria-label="On this page">
           <a href="#devices">Devices</a>
           <a href="#ask">Ask</a>
-          <a href="#update">Update</a>
+          <a href="#rollout">Rollout</a>
         </nav>
       )}
       <div className={styles.actions}>

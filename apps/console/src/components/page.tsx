@@ -6,7 +6,7 @@ import { useFleet } from '../use-fleet.js';
 import { useInferences } from '../use-inferences.js';
 import { useModels } from '../use-models.js';
 import { usePlace } from '../use-place.js';
-import { useUpdates } from '../use-updates.js';
+import { useRollouts } from '../use-rollouts.js';
 import { AddDevice } from './add-device.js';
 import { AskPanel } from './ask-panel.js';
 import { AuditPage } from './audit-page.js';
@@ -16,13 +16,13 @@ import { ExplanationDrawer } from './explanation-drawer.js';
 import { Header } from './header.js';
 import { IdentityPage } from './identity-page.js';
 import styles from './page.module.css';
-import { UpdatePanel } from './update-panel.js';
+import { RolloutPanel } from './rollout-panel.js';
 
 /** Everything an operator sees once signed in. */
 export function Page({ onSignOut }: { readonly onSignOut: () => void }) {
   const { state } = useLive();
   const { fleet, error } = useFleet();
-  const { updates, add } = useUpdates();
+  const { rollouts, add } = useRollouts();
   const models = useModels();
   const { asked, ask } = useInferences();
   const place = usePlace();
@@ -42,7 +42,7 @@ export function Page({ onSignOut }: { readonly onSignOut: () => void }) {
             <DeviceList entries={entries} models={models} onExplain={setExplainedId} />
             <div className={styles.side}>
               <AskPanel devices={devices} models={models} asked={asked} ask={ask} />
-              <UpdatePanel updates={updates} models={models} devices={devices} onStarted={add} />
+              <RolloutPanel rollouts={rollouts} models={models} devices={devices} onChanged={add} />
             </div>
           </>
         )}

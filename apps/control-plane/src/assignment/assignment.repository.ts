@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Batcher } from '../database/batcher.js';
 import { PrismaService } from '../database/prisma.service.js';
 import type { Explanation, Steadiness } from '../domain/assignment.js';
+import type { ChangeOver } from '../domain/rollout-target.js';
 import type { Assignment } from '../generated/prisma/client.js';
 
 /** A desired document, as the next decision needs it. */
@@ -14,7 +15,9 @@ export interface AssignmentRecord {
   readonly contextTokens: number;
   readonly reason: string;
   readonly steadiness: Steadiness;
-  readonly updateId: string | null;
+  readonly rolloutId: string | null;
+  /** When the device may change over to it. */
+  readonly changeOver: ChangeOver;
   /** W3C; of what caused it. Null where nobody traced. */
   readonly traceParent: string | null;
   readonly createdAt: Date;
@@ -62,7 +65,7 @@ export class AssignmentRepository {
   private async readNewest(ids: readonly string[]): Promise<(AssignmentRecord | null)[]> {
     const rows = await this.prisma.$queryRaw<Row[]>`
       SELECT a.device_id AS "deviceId", a.generation, a.model_version_id AS "modelVersionId", m.name AS "modelName", a.slice_id AS "sliceId",
-        a.context_tokens AS "contextTokens", a.reason, a.explanation->'steadiness' AS steadiness, a.update_id AS "updateId",
+        a.context_tokens AS "contextTokens", a.reason, a.explanation->'steadiness' AS steadiness, a.rollout_id AS "rolloutId", a.change_over AS "changeOver",
         a.trace_parent AS "traceParent", a.created_at AS "createdAt"
       FROM devices d JOIN assignments a ON a.device_id = d.id AND a.generation = d.generation 
         JOIN model_versions m ON m.tenant_id = a.tenant_id AND m.id = a.model_version_id
@@ -96,15 +99,15 @@ export class AssignmentRepository {
     const rows = await this.prisma.$queryRaw<{ deviceId: string }[]>`
       WITH input AS (
         SELECT * FROM jsonb_to_recordset(${input}::jsonb) AS i("deviceId" text, generation bigint, "modelVersionId" text, "sliceId" text,
-          "contextTokens" int, reason text, explanation jsonb, "updateId" text, "traceParent" text, "expectedGeneration" bigint, "pinVersion" boolean)
+          "contextTokens" int, reason text, explanation jsonb, "rolloutId" text, "changeOver" text, "traceParent" text, "expectedGeneration" bigint, "pinVersion" boolean)
       ), moved AS (
         -- What the device reported about the generation before says nothing about this one.
         UPDATE devices d SET generation = i.generation, phase = NULL, phase_error = NULL, activation = NULL,
           model_version_id = CASE WHEN i."pinVersion" THEN i."modelVersionId" ELSE d.model_version_id END
         FROM input i WHERE d.id = i."deviceId" AND d.generation = i."expectedGeneration" RETURNING d.id, d.tenant_id
       )
-      INSERT INTO assignments (tenant_id, device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, update_id, trace_parent, created_at)
-      SELECT moved.tenant_id, i."deviceId", i.generation, i."modelVersionId", i."sliceId", i."contextTokens", i.reason, i.explanation, i."updateId",
+      INSERT INTO assignments (tenant_id, device_id, generation, model_version_id, slice_id, context_tokens, reason, explanation, rollout_id, change_over, trace_parent, created_at)
+      SELECT moved.tenant_id, i."deviceId", i.generation, i."modelVersionId", i."sliceId", i."contextTokens", i.reason, i.explanation, i."rolloutId", i."changeOver",
         i."traceParent", ${new Date().toISOString()}::timestamptz AT TIME ZONE 'UTC'
       FROM input i JOIN moved ON moved.id = i."deviceId"
       RETURNING device_id AS "deviceId"`;
@@ -120,5 +123,6 @@ export class AssignmentRepository {
 const explained = ({ traceParent: _traceParent, ...row }: Assignment): ExplainedAssignment => ({
   ...row,
   generation: Number(row.generation),
+  changeOver: row.changeOver as ChangeOver,
   explanation: row.explanation as unknown as Explanation,
 });

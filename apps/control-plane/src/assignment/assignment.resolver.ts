@@ -38,7 +38,8 @@ class AssignmentType {
   @Field(() => Int) contextTokens!: number;
   @Field(() => String) reason!: string;
   @Field(() => ExplanationType) explanation!: ExplanationType;
-  @Field(() => String, { nullable: true }) updateId!: string | null;
+  @Field(() => String, { nullable: true }) rolloutId!: string | null;
+  @Field(() => String, { description: 'at-once, when-idle, or hold: the device only fetches.' }) changeOver!: string;
   @Field(() => Date) createdAt!: Date;
 }
 

@@ -8,6 +8,7 @@ import { CONFIG, type Config } from '../config.js';
 import { inSystem, inTenant } from '../database/scope.js';
 import { assign, DEFAULT_POLICY, type AssignmentDecision, type Measured } from '../domain/assignment.js';
 import { nextGeneration } from '../domain/epoch.js';
+import type { ChangeOver } from '../domain/rollout-target.js';
 import { learnCorrection, relaxCorrection } from '../domain/latency-correction.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
@@ -131,14 +132,26 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       return newest;
     }
     const same = newest && newest.modelVersionId === version.id && newest.sliceId === decision.sliceId && newest.generation >= storedGeneration;
-    return same ? newest : this.write(device, version, decision, { newest, storedGeneration, updateId: null });
+    return same
+      ? newest
+      : this.write(device, version, decision, {
+          newest,
+          storedGeneration,
+          rolloutId: null,
+          changeOver: newest?.modelVersionId === version.id ? newest.changeOver : 'at-once',
+        });
   }
 
   /**
-   * Brings a device to a model version, with the slice of it that suits the device. Safe to repeat. Returns the generation to wait for.
+   * Brings a device to a model version, with the slice of it that suits the device. Safe to repeat; what failed is asked for anew. Returns the
+   * generation to wait for.
    * Throws `failed-precondition` when no slice of the version fits.
    */
-  assignVersion(deviceId: string, modelVersionId: string, updateId: string): Promise<{ generation: number; sliceId: string }> {
+  assignVersion(
+    deviceId: string,
+    modelVersionId: string,
+    { rolloutId, changeOver }: { rolloutId: string; changeOver: ChangeOver },
+  ): Promise<{ generation: number; sliceId: string }> {
     return this.inTurn(deviceId, async () => {
       const [device, version, newest] = await Promise.all([
         this.fleet.record(deviceId),
@@ -148,7 +161,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       if (!version.publishedAt)
         throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
       if (!device.capabilities) throw new DomainError('unavailable', `device ${device.name} has not said yet what it can do`);
-      if (newest?.modelVersionId === modelVersionId) {
+      if (newest?.modelVersionId === modelVersionId && newest.changeOver === changeOver && device.phase !== 'failed') {
         if (device.modelVersionId !== modelVersionId) await this.assignments.pinVersion(deviceId, modelVersionId);
         this.send(newest);
         return newest;
@@ -156,7 +169,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       const decision = this.decide(device, version, newest);
       if (decision.sliceId === null)
         throw new DomainError('failed-precondition', `${version.name} does not fit device ${device.name}: ${decision.reason}`);
-      return this.write(device, version, decision, { newest, storedGeneration: 0, updateId });
+      return this.write(device, version, decision, { newest, storedGeneration: 0, rolloutId, changeOver });
     });
   }
 
@@ -194,7 +207,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     device: DeviceRecord,
     version: ModelVersion,
     decision: AssignmentDecision,
-    from: { newest: AssignmentRecord | null; storedGeneration: number; updateId: string | null },
+    from: { newest: AssignmentRecord | null; storedGeneration: number; rolloutId: string | null; changeOver: ChangeOver },
   ): Promise<AssignmentRecord> {
     const generation = Number(nextGeneration(BigInt(device.generation), BigInt(from.storedGeneration)));
     const attributes = { 'matfleet.device.id': device.id, 'matfleet.generation': generation, 'matfleet.slice': decision.sliceId ?? undefined };
@@ -206,7 +219,7 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
     device: DeviceRecord,
     version: ModelVersion,
     decision: AssignmentDecision,
-    from: { newest: AssignmentRecord | null; updateId: string | null },
+    from: { newest: AssignmentRecord | null; rolloutId: string | null; changeOver: ChangeOver },
   ): Promise<AssignmentRecord> {
     const next = {
       deviceId: device.id,
@@ -216,10 +229,11 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       contextTokens: contextTokens(version),
       reason: decision.reason,
       explanation: decision.explanation,
-      updateId: from.updateId,
+      rolloutId: from.rolloutId,
+      changeOver: from.changeOver,
       traceParent: traceParent() ?? null,
     };
-    if (!(await this.assignments.append(next, device.generation, from.updateId !== null)))
+    if (!(await this.assignments.append(next, device.generation, from.rolloutId !== null)))
       throw new DomainError('unavailable', `device ${device.name} was assigned by another writer at generation ${device.generation}`);
     this.measured.delete(device.id);
     this.log.log({
@@ -231,8 +245,8 @@ export class AssignmentService implements OnModuleInit, OnModuleDestroy {
       reason: decision.reason,
       msg: 'slice assigned',
     });
-    const { sliceId, modelVersionId, reason, updateId } = next;
-    const detail = { generation, modelName: version.name, modelVersionId, sliceId, from: from.newest?.sliceId ?? null, reason, updateId };
+    const { sliceId, modelVersionId, reason, rolloutId } = next;
+    const detail = { generation, modelName: version.name, modelVersionId, sliceId, from: from.newest?.sliceId ?? null, reason, rolloutId };
     this.timeline.note(device.id, 'assigned', detail);
     const { explanation, ...document } = next;
     const written = { ...document, modelName: version.name, steadiness: explanation.steadiness, createdAt: new Date() };

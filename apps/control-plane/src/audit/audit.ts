@@ -5,7 +5,7 @@ export type Actor = `key:${string}` | `device:${string}` | `token:${string}` | '
 export interface AuditEntry {
   readonly actor: Actor;
   readonly action: AuditAction;
-  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust' | 'model' | 'update' | 'tenant'}:${string}`;
+  readonly subject: `${'device' | 'enrolment' | 'join-token' | 'api-key' | 'trust' | 'model' | 'rollout' | 'tenant'}:${string}`;
   readonly before?: object | null;
   readonly after?: object | null;
 }
@@ -36,6 +36,10 @@ export type AuditAction =
   | 'device.evaluated'
   | 'model.registered'
   | 'model.published'
-  | 'update.started'
+  | 'rollout.started'
+  | 'rollout.paused'
+  | 'rollout.resumed'
+  | 'rollout.approved'
+  | 'rollout.aborted'
   | 'trust.key-made'
   | 'trust.root-signed';

@@ -114,6 +114,13 @@ describe('the audit log', () => {
     await call('POST', `models/${id}/publish`);
     return id;
   };
+  const rollout = async (plan: object = {}): Promise<string> =>
+    (await call<{ id: string }>('POST', 'rollouts', { modelVersionId: await published(), deviceIds: [await device()], plan })).id;
+  const paused = async (): Promise<string> => {
+    const id = await rollout();
+    await call('POST', `rollouts/${id}/pause`);
+    return id;
+  };
   async function nextRoot(): Promise<Uint8Array> {
     const response = await fetch(`${url}/api/v1/trust/metadata/root.json`, { headers: { authorization: `Bearer ${apiKey}` } });
     const root = parseMetadata('root', Buffer.from(await response.arrayBuffer()));
@@ -163,9 +170,25 @@ describe('the audit log', () => {
     'POST /api/v1/models': { action: 'model.registered', run: () => call('POST', 'models', manifestOnlyPackage(`model-${++seed}`, seed).manifest) },
     'POST /api/v1/models/{id}/publish': { action: 'model.published', before: true, run: published },
     'PUT /api/v1/chunks/{id}': exempt('its bytes are named by a manifest, whose registration is written down, and by their own hash'),
-    'POST /api/v1/updates': {
-      action: 'update.started',
-      run: async () => call('POST', 'updates', { modelVersionId: await published(), deviceIds: [await device()] }),
+    'POST /api/v1/rollouts': { action: 'rollout.started', run: () => rollout() },
+    'POST /api/v1/rollouts/{id}/pause': {
+      action: 'rollout.paused',
+      before: true,
+      run: async () => call('POST', `rollouts/${await rollout()}/pause`),
+    },
+    'POST /api/v1/rollouts/{id}/resume': {
+      action: 'rollout.resumed',
+      before: true,
+      run: async () => call('POST', `rollouts/${await paused()}/resume`),
+    },
+    'POST /api/v1/rollouts/{id}/abort': {
+      action: 'rollout.aborted',
+      before: true,
+      run: async () => call('POST', `rollouts/${await paused()}/abort`, {}),
+    },
+    'POST /api/v1/rollouts/{id}/approve': {
+      ...{ action: 'rollout.approved', before: true },
+      run: async () => call('POST', `rollouts/${await rollout({ approval: true })}/approve`),
     },
     'POST /api/v1/inferences': exempt('it uses the fleet and changes nothing of it; it stands in its own table'),
     'POST /api/v1/session': { action: 'session.opened', run: () => call('POST', 'session', { apiKey }) },
@@ -225,9 +248,13 @@ describe('the audit log', () => {
       run: mutation('setDeviceLabels', '$id: ID!', 'id: $id, labels: [{ key: "site", value: "rome" }]', async () => ({ id: await device() })),
     },
     evaluateDevice: { action: 'device.evaluated', run: byId('evaluateDevice', device) },
-    createUpdate: {
-      action: 'update.started',
-      run: mutation('createUpdate', '$id: ID!, $devices: [ID!]', 'modelVersionId: $id, deviceIds: $devices', async () => ({
+    pauseRollout: { action: 'rollout.paused', before: true, run: byId('pauseRollout', rollout) },
+    resumeRollout: { action: 'rollout.resumed', before: true, run: byId('resumeRollout', paused) },
+    abortRollout: { action: 'rollout.aborted', before: true, run: byId('abortRollout', paused) },
+    approveRollout: { action: 'rollout.approved', before: true, run: byId('approveRollout', () => rollout({ approval: true })) },
+    startRollout: {
+      action: 'rollout.started',
+      run: mutation('startRollout', '$id: ID!, $devices: [ID!]', 'modelVersionId: $id, deviceIds: $devices', async () => ({
         id: await published(),
         devices: [await device()],
       })),

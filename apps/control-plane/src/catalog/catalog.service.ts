@@ -110,7 +110,7 @@ export class CatalogService implements OnModuleInit {
     return (await this.findVersion(versionId))?.manifest;
   }
 
-  /** What a device without a version of its own should run: the newest version that an update brought to the whole fleet, else the first published one. */
+  /** What a device without a version of its own should run: the version that the last rollout brought to the whole fleet, else the first published one. */
   async currentVersion(): Promise<ModelVersion | undefined> {
     const id = await this.models.currentId();
     return id === undefined ? undefined : this.findVersion(id);

@@ -86,18 +86,18 @@ export class ModelRepository {
     await this.prisma.chunk.updateMany({ where: { tenantId: currentTenant(), id, arrivedAt: null }, data: { arrivedAt: now } });
   }
 
-  /** The version that the newest update of the whole fleet brought, else the first that was published. */
+  /** The version that the last rollout to the whole fleet brought, else the first that was published. */
   currentId(): Promise<string | undefined> {
     return this.currents.add(undefined);
   }
 
   private async readCurrentId(): Promise<string | undefined> {
-    const update = await this.prisma.update.findFirst({
-      where: { tenantId: currentTenant(), wholeFleet: true },
-      orderBy: { createdAt: 'desc' },
+    const rollout = await this.prisma.rollout.findFirst({
+      where: { tenantId: currentTenant(), wholeFleet: true, state: 'succeeded' },
+      orderBy: { finishedAt: 'desc' },
       select: { modelVersionId: true },
     });
-    if (update) return update.modelVersionId;
+    if (rollout) return rollout.modelVersionId;
     const first = await this.prisma.modelVersion.findFirst({
       where: { tenantId: currentTenant(), publishedAt: { not: null } },
       orderBy: { publishedAt: 'asc' },

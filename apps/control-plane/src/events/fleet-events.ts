@@ -10,7 +10,7 @@ const tenantId = z.string().optional();
 export const FleetEvent = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('device-changed'), deviceId: z.string(), tenantId }),
   z.object({ kind: z.literal('timeline-grew'), deviceId: z.string(), tenantId }),
-  z.object({ kind: z.literal('update-changed'), updateId: z.string(), tenantId }),
+  z.object({ kind: z.literal('rollout-changed'), rolloutId: z.string(), tenantId }),
   z.object({ kind: z.literal('inference-changed'), inferenceId: z.string(), tenantId }),
   z.object({ kind: z.literal('model-published'), modelVersionId: z.string(), tenantId }),
   /** Not in the database: what a replica learned of a device, for as long as it holds. Unix milliseconds. */

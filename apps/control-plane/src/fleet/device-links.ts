@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import type { ChangeOver } from '../domain/rollout-target.js';
 import type { DomainError } from '../errors.js';
 
 /** What a device should run. */
@@ -9,7 +10,8 @@ export interface DesiredDocument {
   readonly sliceId: string;
   readonly contextTokens: number;
   readonly reason: string;
-  readonly updateId: string | null;
+  readonly rolloutId: string | null;
+  readonly changeOver: ChangeOver;
   /** W3C; of what caused it. */
   readonly traceParent?: string | null | undefined;
 }

@@ -206,11 +206,11 @@ export class DeviceRepository {
     return new Map(rows.map(({ deviceId, generation, ...row }) => [deviceId, { ...row, generation: Number(generation) }]));
   }
 
-  /** Devices after `afterId`, by id, whose newest document they do not show yet and have not failed; at most 1000. */
+  /** Devices after `afterId`, by id, whose newest document they do not show yet, have not failed and are not held to; at most 1000. */
   async behind(afterId: string): Promise<string[]> {
     const rows = await this.prisma.$queryRaw<{ id: string }[]>`
       SELECT d.id FROM devices d
-      WHERE d.id > ${afterId} AND d.generation > COALESCE((d.observed->>'generation')::bigint, 0) AND d.phase IS DISTINCT FROM 'failed'
+      WHERE d.id > ${afterId} AND d.generation > COALESCE((d.observed->>'generation')::bigint, 0) AND COALESCE(d.phase NOT IN ('failed', 'fetched'), TRUE)
       ORDER BY d.id LIMIT ${PAGE}`;
     return rows.map((row) => row.id);
   }

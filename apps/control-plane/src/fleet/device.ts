@@ -23,6 +23,8 @@ export interface Capabilities {
   readonly diskRandomReadMs?: number | null;
   /** Processor and accelerator share one memory. */
   readonly unifiedMemory?: boolean;
+  /** IANA name. */
+  readonly timeZone?: string;
 }
 
 /** How a box is doing right now; null where it does not tell. */
@@ -53,7 +55,7 @@ export interface Hello {
   readonly observed: Observed | null;
 }
 
-export type Phase = 'fetching' | 'verifying' | 'activating' | 'active' | 'failed';
+export type Phase = 'fetching' | 'verifying' | 'activating' | 'active' | 'failed' | 'fetched';
 
 export interface DeviceRecord {
   readonly id: string;
@@ -69,7 +71,7 @@ export interface DeviceRecord {
   readonly replicaId: string | null;
   readonly lastSeenAt: Date | null;
   readonly capabilities: Capabilities | null;
-  /** The version that updates have brought this device to; null follows the fleet. */
+  /** The version that rollouts have brought this device to; null follows the fleet. */
   readonly modelVersionId: string | null;
   readonly generation: number;
   readonly observed: Observed | null;

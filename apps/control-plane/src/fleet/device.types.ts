@@ -19,6 +19,7 @@ export class CapabilitiesType {
   @Field(() => Float, { nullable: true, description: 'Limit of the control group that holds the agent; 0: none.' }) memoryLimitBytes?: number;
   @Field(() => Float, { nullable: true, description: 'Median of random 4 KiB reads past the page cache.' }) diskRandomReadMs?: number | null;
   @Field(() => Boolean, { nullable: true, description: 'Processor and accelerator share one memory.' }) unifiedMemory?: boolean;
+  @Field(() => String, { nullable: true, description: 'IANA name; maintenance windows are read on its clock.' }) timeZone?: string;
 }
 
 @ObjectType('Condition', { description: 'How a box is doing right now; null where it does not tell.' })

@@ -44,11 +44,11 @@ describe('a desired document', () => {
     expect(raised.reason).toContain('96.0 % instead of 60.0 %');
   });
 
-  it('brings the fleet to another model version by an update, and ends it by what the device reports', async () => {
+  it('brings the fleet to another model version by a rollout, and ends it by what the device reports', async () => {
     const { device, identity } = await rig.running('kiosk', 'middle');
     const second = packageOf('second');
     await rig.publish(second);
-    const { id } = await rig.call<{ id: string }>('POST', '/api/v1/updates', { modelVersionId: second.id });
+    const { id } = await rig.call<{ id: string }>('POST', '/api/v1/rollouts', { modelVersionId: second.id });
     const desired = await device.next('desired', 10_000);
     expect(desired).toMatchObject({ generation: 2n, modelVersionId: second.id, sliceId: 'middle', updateId: id });
     rig.report(device, 2n, Phase.PHASE_ACTIVE, 'middle', second.id, {
@@ -57,8 +57,8 @@ describe('a desired document', () => {
       ...{ previousTokensTotal: 24, previousTokensMatched: 19, interTokenMs: 41.5 },
     });
     await until(
-      () => rig.call<{ state: string }>('GET', `/api/v1/updates/${id}`),
-      (update) => update.state === 'succeeded',
+      () => rig.call<{ state: string }>('GET', `/api/v1/rollouts/${id}`),
+      (rollout) => rollout.state === 'succeeded',
     );
     expect(await rig.deviceOf(identity.deviceId)).toMatchObject({
       observed: { generation: 2 },

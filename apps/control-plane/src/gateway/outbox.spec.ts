@@ -3,7 +3,10 @@ import type { SessionResponse } from '@matfleet/protocol';
 import { Outbox } from './outbox.js';
 
 const desired = (generation: bigint): SessionResponse => ({
-  message: { $case: 'desired', value: { generation, modelVersionId: 'v', modelName: 'm', sliceId: 's', contextTokens: 1, reason: '', updateId: '' } },
+  message: {
+    $case: 'desired',
+    value: { generation, modelVersionId: 'v', modelName: 'm', sliceId: 's', contextTokens: 1, reason: '', updateId: '', changeOver: 1 },
+  },
 });
 const reportAck = (sequence: bigint): SessionResponse => ({ message: { $case: 'reportAck', value: { sequence } } });
 const cancel = (attemptId: string): SessionResponse => ({ message: { $case: 'cancelInference', value: { attemptId } } });

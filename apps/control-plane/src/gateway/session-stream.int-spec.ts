@@ -119,7 +119,16 @@ describe('a session stream', () => {
     const send = (generation: number): boolean =>
       links.send(id, {
         kind: 'desired',
-        document: { generation, modelVersionId: 'v', modelName: 'm', sliceId: 's', contextTokens: 1, reason: 'r'.repeat(1_000), updateId: null },
+        document: {
+          generation,
+          modelVersionId: 'v',
+          modelName: 'm',
+          sliceId: 's',
+          contextTokens: 1,
+          reason: 'r'.repeat(1_000),
+          rolloutId: null,
+          changeOver: 'at-once',
+        },
       });
     for (let generation = 1; generation <= 5_000; generation += 1) {
       expect(send(generation)).toBe(true);

@@ -1,6 +1,7 @@
 // The only place where protobuf messages meet the control plane's own types.
 import { emptyHistogram, Histogram } from '@matfleet/model';
 import {
+  ChangeOver as WireChangeOver,
   ActivationStep as WireStep,
   FailureClass as WireFailure,
   Finished,
@@ -25,7 +26,7 @@ import {
 } from '@matfleet/protocol';
 import { DomainError } from '../errors.js';
 import type { Activation, ActivationStep, Capabilities, Condition, FailureClass, Observed, Phase, PhaseReport } from '../fleet/device.js';
-import type { ChatMessage, InferenceStart, Outbound } from '../fleet/device-links.js';
+import type { ChatMessage, DesiredDocument, InferenceStart, Outbound } from '../fleet/device-links.js';
 import type { Beat } from '../fleet/fleet.service.js';
 import type { AttemptEvent } from '../inference/attempt-hub.js';
 
@@ -52,6 +53,7 @@ export function capabilitiesOf(wire: WireCapabilities | undefined): Capabilities
     memoryLimitBytes: Number(wire.memoryLimitBytes),
     diskRandomReadMs: wire.diskRandomReadMs ?? null,
     unifiedMemory: wire.unifiedMemory,
+    timeZone: text(wire.timeZone, 64),
   };
 }
 
@@ -106,6 +108,7 @@ const PHASES: Partial<Record<WirePhase, Phase>> = {
   [WirePhase.PHASE_ACTIVATING]: 'activating',
   [WirePhase.PHASE_ACTIVE]: 'active',
   [WirePhase.PHASE_FAILED]: 'failed',
+  [WirePhase.PHASE_FETCHED]: 'fetched',
 };
 
 const STEPS: Partial<Record<WireStep, ActivationStep>> = {
@@ -225,17 +228,24 @@ export function inferenceEventOf(attemptId: string, sequence: bigint, event: Exc
 
 const ROLES: Record<ChatMessage['role'], Role> = { system: Role.ROLE_SYSTEM, user: Role.ROLE_USER, model: Role.ROLE_MODEL };
 
+const CHANGE_OVERS: Record<DesiredDocument['changeOver'], WireChangeOver> = {
+  'at-once': WireChangeOver.CHANGE_OVER_AT_ONCE,
+  'when-idle': WireChangeOver.CHANGE_OVER_WHEN_IDLE,
+  hold: WireChangeOver.CHANGE_OVER_HOLD,
+};
+
 export function toWire(message: Outbound): SessionResponse {
   switch (message.kind) {
     case 'desired': {
-      const { generation, modelVersionId, modelName, sliceId, contextTokens, reason, updateId, traceParent } = message.document;
+      const { generation, modelVersionId, modelName, sliceId, contextTokens, reason, rolloutId, changeOver, traceParent } = message.document;
       return {
         message: {
           $case: 'desired',
           value: {
             ...{ modelVersionId, modelName, sliceId, contextTokens, reason },
             generation: BigInt(generation),
-            updateId: updateId ?? '',
+            updateId: rolloutId ?? '',
+            changeOver: CHANGE_OVERS[changeOver],
             traceParent: traceParent ?? undefined,
           },
         },

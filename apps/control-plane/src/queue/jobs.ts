@@ -18,14 +18,14 @@ const job = <P>(rule: JobRule<P>): JobRule<P> => rule;
 
 /** Every job there is. Start-up refuses when one of them has no handler, or two. */
 export const JOBS = {
-  /** Brings the devices of an update that wait for it to the update's model version, all of them in one run. */
-  'push-update': job({
-    payload: z.object({ updateId: z.string().min(1) }),
-    attempts: 5,
+  /** Takes a rollout as far as it can go now. Carries the leader's token; the next look asks again, so it runs once. */
+  'advance-rollout': job({
+    payload: z.object({ rolloutId: z.string().min(1), lease: z.string().min(1), token: z.string().regex(/^\d+$/) }),
+    attempts: 1,
     backoffMs: 1_000,
     timeoutMs: 5 * 60_000,
     concurrency: 4,
-    id: ({ updateId }) => updateId,
+    id: ({ rolloutId }) => rolloutId,
   }),
   /** Answers one inference on the best device, or on a larger one after it. */
   'run-inference': job({

@@ -18,7 +18,7 @@ async function openQueue(connection: { databaseUrl: string; redisUrl: string | u
   const runs: { id: string; run: JobRun }[] = [];
   const work = new Map<string, (run: JobRun) => Promise<void>>();
   const queue = newQueue(connection);
-  queue.handle('push-update', () => Promise.resolve());
+  queue.handle('advance-rollout', () => Promise.resolve());
   queue.handle('run-inference', async ({ inferenceId }, run) => {
     runs.push({ id: inferenceId, run });
     await work.get(inferenceId)?.(run);
@@ -144,8 +144,8 @@ describe('the catalogue', () => {
   it('refuses to start while a job has no handler, and a second handler for one', async () => {
     const database = await createDatabase();
     const queue = newQueue({ databaseUrl: database.url, redisUrl: undefined });
-    queue.handle('push-update', () => Promise.resolve());
-    expect(() => queue.handle('push-update', () => Promise.resolve())).toThrow('job push-update has two handlers');
+    queue.handle('advance-rollout', () => Promise.resolve());
+    expect(() => queue.handle('advance-rollout', () => Promise.resolve())).toThrow('job advance-rollout has two handlers');
     await expect(queue.onApplicationBootstrap()).rejects.toThrow('no handler for the job run-inference');
     await queue.onModuleDestroy();
     await database.drop();

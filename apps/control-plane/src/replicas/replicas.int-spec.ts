@@ -257,12 +257,12 @@ const suite = (redisUrl: () => string | undefined, { nudgedMs, revokedMs }: { nu
     await pair.call(1, 'POST', '/api/v1/models', other.manifest);
     for (const [id, bytes] of other.chunks) await pair.call(1, 'PUT', `/api/v1/chunks/${id}`, bytes);
     await pair.call(1, 'POST', `/api/v1/models/${other.id}/publish`);
-    const { id } = await pair.call(1, 'POST', '/api/v1/updates', { modelVersionId: other.id, deviceIds: [identity.deviceId] });
+    const { id } = await pair.call(1, 'POST', '/api/v1/rollouts', { modelVersionId: other.id, deviceIds: [identity.deviceId] });
     expect(await pair.activate(device)).toBe(2n);
     for (const index of [0, 1])
       await until(
-        () => pair.call(index, 'GET', `/api/v1/updates/${id}`),
-        (update) => update.state === 'succeeded',
+        () => pair.call(index, 'GET', `/api/v1/rollouts/${id}`),
+        (rollout) => rollout.state === 'succeeded',
         60_000,
       );
   }, 90_000);

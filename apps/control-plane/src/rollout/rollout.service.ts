@@ -1,223 +1,204 @@
 import { randomUUID } from 'node:crypto';
-import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
-import type { Subscription } from 'rxjs';
-import { AssignmentService } from '../assignment/assignment.service.js';
+import { Injectable, Logger } from '@nestjs/common';
 import type { Actor } from '../audit/audit.js';
-import { AuditRepository } from '../audit/audit.repository.js';
 import { CatalogService } from '../catalog/catalog.service.js';
-import { CONFIG, type Config } from '../config.js';
-import { inSystem, inTenant } from '../database/scope.js';
-import { targetStep, updateState } from '../domain/update.js';
-import type { Fence } from '../database/fence.js';
+import { chooseMembers } from '../domain/rollout-membership.js';
+import { RolloutPlan, type RolloutPlanInput } from '../domain/rollout-plan.js';
+import { isEnded, type RolloutState, type RolloutStep } from '../domain/rollout-sight.js';
+import { countOf, openCount } from '../domain/rollout.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { DeviceViews } from '../fleet/device-views.js';
 import { FleetService } from '../fleet/fleet.service.js';
-import { QueueService } from '../queue/queue.service.js';
-import { Leadership } from '../replicas/leadership.js';
-import { Metrics } from '../telemetry.js';
-import { Timeline } from '../timeline/timeline.service.js';
-import type { UpdateView } from './update.js';
-import { type OpenTarget, UpdateRepository } from './update.repository.js';
+import { describeIssues } from '../zod.pipe.js';
+import { windowProblem } from './maintenance-window.js';
+import type { Rollout, RolloutEvent, RolloutTarget } from './rollout.js';
+import { RolloutRepository } from './rollout.repository.js';
+import { RolloutRunner } from './rollout.runner.js';
+import { RolloutTargetRepository, type TargetQuery } from './rollout-target.repository.js';
 
-const SWEEP_MS = 30_000;
+const PAUSED_BY_HAND = 'paused by an operator';
 
-export interface NewUpdate {
+export interface NewRollout {
   readonly modelVersionId: string;
+  /** Unique among all rollouts. */
+  readonly name?: string | undefined;
   readonly deviceIds?: readonly string[] | undefined;
   /** See libs/filter. */
   readonly filter?: string | undefined;
+  readonly plan?: RolloutPlanInput | undefined;
 }
 
-/** Brings devices to a model version: one job raises the desired documents of all of them, and what a device then reports ends its part. */
+/** What operators do with rollouts. The runner does the rest. */
 @Injectable()
-export class RolloutService implements OnApplicationBootstrap, OnModuleDestroy {
+export class RolloutService {
   private readonly log = new Logger('rollout');
-  /** Devices that some running update waits for; what another replica starts is found by the sweep. */
-  private readonly awaited = new Set<string>();
-  /** One job an update, however many of its targets ask for it at once. */
-  private readonly enqueuing = new Map<string, Promise<void>>();
-  private subscription: Subscription | undefined;
-  private stopped = false;
 
   constructor(
-    private readonly updates: UpdateRepository,
+    private readonly rollouts: RolloutRepository,
+    private readonly targetRows: RolloutTargetRepository,
+    private readonly runner: RolloutRunner,
     private readonly catalog: CatalogService,
     private readonly fleet: FleetService,
     private readonly views: DeviceViews,
-    private readonly assignment: AssignmentService,
-    private readonly queue: QueueService,
     private readonly events: FleetEvents,
-    private readonly metrics: Metrics,
-    private readonly leadership: Leadership,
-    private readonly timeline: Timeline,
-    private readonly audit: AuditRepository,
-    @Inject(CONFIG) private readonly config: Config,
   ) {}
 
-  onApplicationBootstrap(): void {
-    // What a shutdown cuts off, the sweep of the next start finds.
-    const guard = (work: Promise<unknown>): void => void work.catch((error: unknown) => this.stopped || this.log.error(error));
-    this.subscription = this.events.on('device-changed').subscribe(({ deviceId }) => {
-      if (this.awaited.has(deviceId)) guard(inSystem(() => this.advanceDevice(deviceId)));
-    });
-    this.leadership.every(
-      SWEEP_MS,
-      (fence) => this.sweep(fence),
-      (error) => this.log.error(error),
-    );
-  }
-
-  onModuleDestroy(): void {
-    this.stopped = true;
-    this.subscription?.unsubscribe();
-  }
-
-  /** Starts an update of these devices, of those that a filter means now, or of the whole fleet: then its version is also what new devices get. */
-  async create({ modelVersionId, ...of }: NewUpdate, actor: Actor = 'control-plane'): Promise<UpdateView> {
-    if (of.deviceIds && of.filter !== undefined) throw new DomainError('invalid-argument', 'an update names its devices or a filter, not both');
+  /** Starts a rollout to these devices, to those that a filter means, or to the whole fleet: then its version is also what new devices get, once it has succeeded. */
+  async start({ modelVersionId, name, ...of }: NewRollout, actor: Actor): Promise<Rollout> {
+    if (of.deviceIds && of.filter !== undefined) throw new DomainError('invalid-argument', 'a rollout names its devices or a filter, not both');
+    const plan = parsePlan(of.plan ?? {});
+    if (plan.membership.kind === 'dynamic' && of.deviceIds)
+      throw new DomainError('invalid-argument', 'a list of devices is frozen: a dynamic rollout takes a filter');
     const version = await this.catalog.version(modelVersionId);
     if (!version.publishedAt)
       throw new DomainError('failed-precondition', `model version ${modelVersionId.slice(0, 12)} of ${version.name} is not published`);
+    if (name !== undefined && (await this.rollouts.find(name))) throw new DomainError('already-exists', `there is a rollout ${name} already`);
     const fleet = new Set(await this.fleet.ids());
     const deviceIds = of.filter === undefined ? of.deviceIds : (await this.views.idsOf(of.filter)).filter((id) => fleet.has(id));
-    if (of.filter !== undefined && deviceIds?.length === 0) throw new DomainError('failed-precondition', 'the filter matches no device');
+    if (of.filter !== undefined && deviceIds?.length === 0 && plan.membership.kind === 'frozen')
+      throw new DomainError('failed-precondition', 'the filter matches no device');
     const unknown = deviceIds?.filter((id) => !fleet.has(id)) ?? [];
     if (unknown.length > 0)
       throw new DomainError('not-found', `there is no device ${unknown.slice(0, 3).join(', ')}, or it is revoked or in quarantine`);
-    const targets = [...new Set(deviceIds ?? fleet)];
+    const choices = [];
+    for (const wave of plan.waves)
+      choices.push({ plan: wave, matching: wave.filter === undefined ? null : new Set(await this.views.idsOf(wave.filter)) });
+    const { members } = chooseMembers([...(deviceIds ?? fleet)], choices, plan.seed);
+    // What no wave took is one more wave.
+    const waves = members.map((_, at) => plan.waves[at] ?? { approval: false, observeMs: 0 });
+    const state: RolloutState = plan.approval ? 'awaiting-approval' : 'running';
     const id = randomUUID();
-    await this.updates.create({
-      id,
-      modelVersionId,
-      wholeFleet: deviceIds === undefined,
-      deadlineAt: new Date(Date.now() + this.config.updateDeadlineMs),
-      deviceIds: targets,
+    await this.rollouts.create({
+      ...{
+        id,
+        name: name ?? null,
+        modelVersionId,
+        state,
+        reason: plan.approval ? 'waits for somebody to approve it' : null,
+        plan: { ...plan, waves },
+      },
+      ...{ filter: of.filter ?? null, wholeFleet: deviceIds === undefined, actor, members },
     });
-    const after = { modelVersionId, devices: targets.length, wholeFleet: deviceIds === undefined, filter: of.filter ?? null };
-    await this.audit.append({ actor, action: 'update.started', subject: `update:${id}`, after });
-    this.log.log({ updateId: id, modelVersionId, devices: targets.length, msg: 'update started' });
-    for (const deviceId of targets) this.awaited.add(deviceId);
-    await this.enqueue(id);
-    await this.endIfDone(id);
-    this.events.emit({ kind: 'update-changed', updateId: id });
-    return this.get(id);
+    this.log.log({ rolloutId: id, modelVersionId, devices: members.flat().length, waves: waves.length, msg: 'rollout started' });
+    return this.changed(id);
   }
 
   /** Newest first; at most 100. */
-  list(): Promise<UpdateView[]> {
-    return this.updates.list();
+  list(): Promise<Rollout[]> {
+    return this.rollouts.list();
   }
 
-  async find(id: string): Promise<UpdateView | undefined> {
-    return this.updates.find(id);
+  find(idOrName: string): Promise<Rollout | undefined> {
+    return this.rollouts.find(idOrName);
   }
 
-  async get(id: string): Promise<UpdateView> {
-    const update = await this.updates.find(id);
-    if (!update) throw new DomainError('not-found', `there is no update ${id.slice(0, 80)}`);
-    return update;
+  async get(idOrName: string): Promise<Rollout> {
+    const rollout = await this.rollouts.find(idOrName);
+    if (!rollout) throw new DomainError('not-found', `there is no rollout ${idOrName.slice(0, 80)}`);
+    return rollout;
   }
 
-  /** One run of the job `push-update`. Safe to repeat: a target that has ended or was pushed already stays as it is. */
-  async push(updateId: string, signal: AbortSignal): Promise<void> {
-    const tenantId = await this.updates.tenantOf(updateId);
-    if (tenantId !== undefined) await inTenant(tenantId, () => this.pushAll(updateId, signal));
+  /** By name of the device, a page. */
+  async targets(idOrName: string, query: TargetQuery = {}): Promise<RolloutTarget[]> {
+    return this.targetRows.page((await this.get(idOrName)).id, query);
   }
 
-  private async pushAll(updateId: string, signal: AbortSignal): Promise<void> {
-    let after = '';
-    for (;;) {
-      const targets = await this.updates.pendingTargets(updateId, after);
-      if (targets.length === 0) return;
-      after = targets.at(-1)!.deviceId;
-      const pushes = await Promise.allSettled(targets.map((target) => this.pushOne(target)));
-      signal.throwIfAborted();
-      for (const push of pushes) if (push.status === 'rejected') throw push.reason;
+  /** What rollouts did to a device, the newest first. */
+  async ofDevice(deviceId: string): Promise<RolloutTarget[]> {
+    await this.fleet.record(deviceId);
+    return this.targetRows.ofDevice(deviceId);
+  }
+
+  /** Oldest first; the newest 1000. */
+  async history(idOrName: string): Promise<RolloutEvent[]> {
+    return this.rollouts.events((await this.get(idOrName)).id);
+  }
+
+  /** What would be done now, and why devices wait. */
+  async foresee(idOrName: string): Promise<RolloutStep> {
+    return this.runner.foresee(await this.get(idOrName));
+  }
+
+  /** Begins nothing more. What is on its way goes on. */
+  pause(idOrName: string, actor: Actor): Promise<Rollout> {
+    return this.command(idOrName, ['running'], 'pause', { state: 'paused', reason: PAUSED_BY_HAND, actor, action: 'rollout.paused' });
+  }
+
+  /** Goes on. What stopped the wave is let pass: only what fails from now on stops it again. */
+  async resume(idOrName: string, actor: Actor): Promise<Rollout> {
+    const rollout = await this.get(idOrName);
+    const wave = rollout.waves.find(({ state }) => state !== 'succeeded');
+    const waived = wave &&
+      rollout.reason !== PAUSED_BY_HAND && {
+        ordinal: wave.ordinal,
+        waived: { failed: countOf(wave.tally).failed, gone: Number.MAX_SAFE_INTEGER, outcome: openCount(wave.tally) === 0 },
+      };
+    return this.command(idOrName, ['paused'], 'resume', { state: 'running', reason: null, actor, action: 'rollout.resumed' }, waived || undefined);
+  }
+
+  /** Ends it: devices go back to what they ran before, or stay as they are. */
+  async abort(idOrName: string, { rollBack, reason }: { rollBack: boolean; reason: string }, actor: Actor): Promise<Rollout> {
+    const rollout = await this.get(idOrName);
+    const wave = rollout.waves.find(({ state }) => state !== 'succeeded' && state !== 'pending');
+    const begun = rollout.state !== 'awaiting-approval';
+    const state: RolloutState = rollBack && begun ? 'rolling-back' : 'aborted';
+    return this.command(
+      idOrName,
+      ['awaiting-approval', 'running', 'paused', ...(rollBack ? (['succeeded'] as const) : [])],
+      'abort',
+      { state, reason, actor, action: 'rollout.aborted' },
+      wave && { ordinal: wave.ordinal, failed: reason },
+      (id, tx) => this.targetRows.skipOpen(id, state === 'aborted', `the rollout was aborted: ${reason}`, tx),
+    );
+  }
+
+  /** Lets the rollout begin, or the wave that waits for it. */
+  async approve(idOrName: string, actor: Actor): Promise<Rollout> {
+    const rollout = await this.get(idOrName);
+    if (rollout.state === 'awaiting-approval')
+      return this.command(idOrName, ['awaiting-approval'], 'approve', { state: 'running', reason: null, actor, action: 'rollout.approved' });
+    const wave = rollout.waves.find(({ state }) => state === 'awaiting-approval');
+    if (!wave)
+      throw new DomainError('failed-precondition', `nothing of rollout ${rollout.name ?? rollout.id} waits for an approval: it is ${rollout.state}`);
+    return this.command(
+      idOrName,
+      ['running', 'paused'],
+      'approve',
+      { state: rollout.state, reason: rollout.reason, actor, action: 'rollout.approved' },
+      { ordinal: wave.ordinal, approvedAt: new Date() },
+    );
+  }
+
+  private async command(
+    idOrName: string,
+    from: readonly RolloutState[],
+    verb: string,
+    to: Parameters<RolloutRepository['command']>[1],
+    wave?: Parameters<RolloutRepository['command']>[2],
+    also?: (rolloutId: string, tx: Parameters<NonNullable<Parameters<RolloutRepository['command']>[3]>>[0]) => Promise<void>,
+  ): Promise<Rollout> {
+    for (let tries = 0; tries < 5; tries += 1) {
+      const rollout = await this.get(idOrName);
+      if (!from.includes(rollout.state)) {
+        const why = isEnded(rollout.state) ? 'it has ended' : `it is ${rollout.state}`;
+        throw new DomainError('failed-precondition', `${verb}: rollout ${rollout.name ?? rollout.id} is not ${from.join(' or ')}; ${why}`);
+      }
+      if (await this.rollouts.command(rollout, to, wave, also && ((tx) => also(rollout.id, tx)))) return this.changed(rollout.id);
     }
+    throw new DomainError('unavailable', `${verb}: rollout ${idOrName.slice(0, 80)} keeps changing; try again`);
   }
 
-  private async pushOne(target: OpenTarget): Promise<void> {
-    const { updateId, deviceId } = target;
-    if (Date.now() >= target.deadlineMs) return this.advance(target);
-    try {
-      const { generation } = await this.assignment.assignVersion(deviceId, target.modelVersionId, updateId);
-      await this.updates.move(updateId, deviceId, { state: 'pushed', generation });
-      this.events.emit({ kind: 'update-changed', updateId });
-    } catch (error) {
-      if (!(error instanceof DomainError)) throw error;
-      // A device that has not spoken yet stays pending; the sweep asks again.
-      if (error.code === 'unavailable') return this.log.debug(`update ${updateId} waits: ${error.message}`);
-      await this.end(target, 'failed', { error: error.message });
-    }
-    await this.advanceDevice(deviceId);
+  private changed(rolloutId: string): Promise<Rollout> {
+    this.events.emit({ kind: 'rollout-changed', rolloutId });
+    return this.get(rolloutId);
   }
+}
 
-  private async advanceDevice(deviceId: string): Promise<void> {
-    const targets = await this.updates.openTargets(deviceId);
-    if (targets.length === 0) this.awaited.delete(deviceId);
-    for (const target of targets) await this.advance(target);
-  }
-
-  private async advance(target: OpenTarget, fence?: Fence): Promise<void> {
-    const step = targetStep(target.sight, target.modelVersionId, Date.now(), target.deadlineMs);
-    switch (step.kind) {
-      case 'wait':
-        return;
-      case 'push':
-        return this.enqueue(target.updateId);
-      case 'succeed':
-        return this.end(target, 'succeeded', { fence });
-      case 'fail':
-        return this.end(target, 'failed', { error: step.error, fence });
-    }
-  }
-
-  private async end(
-    target: OpenTarget,
-    state: 'succeeded' | 'failed',
-    { error, fence }: { error?: string; fence?: Fence | undefined } = {},
-  ): Promise<void> {
-    if (!(await this.updates.move(target.updateId, target.deviceId, { state, ...(error !== undefined && { error }) }, fence))) return;
-    this.metrics.updateTargets.inc({ outcome: state });
-    this.timeline.note(target.deviceId, 'update', { updateId: target.updateId, state, error: error ?? null });
-    this.log.log({ updateId: target.updateId, deviceId: target.deviceId, state, error, msg: 'update target ended' });
-    await this.endIfDone(target.updateId, fence);
-    this.events.emit({ kind: 'update-changed', updateId: target.updateId });
-  }
-
-  private async endIfDone(updateId: string, fence?: Fence): Promise<void> {
-    const state = updateState(await this.updates.targetStates(updateId));
-    if (state === 'running' || !(await this.updates.end(updateId, state, new Date(), fence))) return;
-    this.log.log({ updateId, state, msg: 'update ended' });
-    this.events.emit({ kind: 'update-changed', updateId });
-  }
-
-  /** A queue that does not answer loses nothing: the targets stay pending, and the sweep asks again. */
-  private enqueue(updateId: string): Promise<void> {
-    const before = this.enqueuing.get(updateId);
-    if (before) return before;
-    const enqueued = this.queue
-      .enqueue('push-update', { updateId })
-      .catch((error: unknown) => this.log.warn(error instanceof Error ? error.message : String(error)))
-      .finally(() => this.enqueuing.delete(updateId));
-    this.enqueuing.set(updateId, enqueued);
-    return enqueued;
-  }
-
-  /** Finds what a killed process, a lost job or a passed deadline left behind. */
-  private async sweep(fence: Fence): Promise<void> {
-    const awaited = new Set<string>();
-    let after = { updateId: '', deviceId: '' };
-    for (;;) {
-      const targets = await this.updates.allOpenTargets(after);
-      if (targets.length === 0) break;
-      after = targets.at(-1)!;
-      for (const target of targets) awaited.add(target.deviceId);
-      await Promise.all(targets.map((target) => this.advance(target, fence)));
-    }
-    // Added, never replaced: an update that began meanwhile waits for its devices too.
-    for (const deviceId of awaited) this.awaited.add(deviceId);
-    for (const updateId of await this.updates.endedButRunning()) await this.endIfDone(updateId, fence);
-  }
+function parsePlan(input: RolloutPlanInput): RolloutPlan {
+  const parsed = RolloutPlan.safeParse(input);
+  if (!parsed.success) throw new DomainError('invalid-argument', `plan: ${describeIssues(parsed.error)}`);
+  const problem = parsed.data.window && windowProblem(parsed.data.window);
+  if (problem) throw new DomainError('invalid-argument', `plan.${problem}`);
+  return parsed.data;
 }

@@ -6,14 +6,14 @@ export const TIMELINE_KINDS = [
   'session-opened',
   /** `epoch`, `reason`. */
   'session-ended',
-  /** `generation`, `modelName`, `modelVersionId`, `sliceId`, `from` (the slice before), `reason`, `updateId`. */
+  /** `generation`, `modelName`, `modelVersionId`, `sliceId`, `from` (the slice before), `reason`, `rolloutId`. */
   'assigned',
   /** What is desired runs: `generation`, `sliceId`. */
   'applied',
   /** What is desired could not be reached: `generation`, `error`. */
   'failed',
-  /** `updateId`, `state`, `error`: how the device's part of an update ended. */
-  'update',
+  /** `rolloutId`, `state`, `reason`: where the device's part of a rollout has come to. */
+  'rollout',
   /** `concern`, `began`, `reason`. */
   'condition',
   /** `ready`: whether the engine answers. */
@@ -81,8 +81,8 @@ export function summaryOf(kind: TimelineKind, detail: TimelineDetail): string {
       return `generation ${text('generation')}: ${text('sliceId')} runs`;
     case 'failed':
       return `generation ${text('generation')}: ${text('error')}`;
-    case 'update':
-      return `${text('updateId')} ${text('state')}${detail['error'] ? `: ${text('error')}` : ''}`;
+    case 'rollout':
+      return `${text('rolloutId')} ${text('state')}${detail['reason'] ? `: ${text('reason')}` : ''}`;
     case 'condition':
       return `${text('concern')} ${detail['began'] ? 'began' : 'ended'}: ${text('reason')}`;
     case 'engine':

@@ -74,5 +74,6 @@ export function capabilitiesOf(box: DeviceClass, modelMemoryBytes = box.modelMem
     memoryLimitBytes: 0n,
     diskRandomReadMs: undefined,
     unifiedMemory: false,
+    timeZone: 'UTC',
   };
 }

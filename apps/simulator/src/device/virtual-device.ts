@@ -267,6 +267,7 @@ const PHASES: Partial<Record<Phase, string>> = {
   [Phase.PHASE_ACTIVATING]: 'activating',
   [Phase.PHASE_ACTIVE]: 'active',
   [Phase.PHASE_FAILED]: 'failed',
+  [Phase.PHASE_FETCHED]: 'fetched',
 };
 
 const keyOf = (slot: Slot): string => `${slot.modelVersionId}/${slot.sliceId}`;

@@ -128,15 +128,25 @@ export type Assignment = Prisma.AssignmentModel
  */
 export type LatencyWindow = Prisma.LatencyWindowModel
 /**
- * Model Update
- * A model update pushed to devices by a queued job.
+ * Model Rollout
+ * Devices being brought to a model version, wave after wave: domain/rollout.ts decides.
  */
-export type Update = Prisma.UpdateModel
+export type Rollout = Prisma.RolloutModel
 /**
- * Model UpdateTarget
+ * Model RolloutWave
  * 
  */
-export type UpdateTarget = Prisma.UpdateTargetModel
+export type RolloutWave = Prisma.RolloutWaveModel
+/**
+ * Model RolloutTarget
+ * 
+ */
+export type RolloutTarget = Prisma.RolloutTargetModel
+/**
+ * Model RolloutEvent
+ * What happened to a rollout, with the reason. The newest 1000 are kept.
+ */
+export type RolloutEvent = Prisma.RolloutEventModel
 /**
  * Model Inference
  * One prompt answered by the fleet.

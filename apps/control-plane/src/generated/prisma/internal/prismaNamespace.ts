@@ -414,8 +414,10 @@ export const ModelName = {
   Chunk: 'Chunk',
   Assignment: 'Assignment',
   LatencyWindow: 'LatencyWindow',
-  Update: 'Update',
-  UpdateTarget: 'UpdateTarget',
+  Rollout: 'Rollout',
+  RolloutWave: 'RolloutWave',
+  RolloutTarget: 'RolloutTarget',
+  RolloutEvent: 'RolloutEvent',
   Inference: 'Inference',
   InferenceAttempt: 'InferenceAttempt'
 } as const
@@ -433,7 +435,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "tenant" | "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "deviceEvent" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "update" | "updateTarget" | "inference" | "inferenceAttempt"
+    modelProps: "tenant" | "apiKey" | "consoleSession" | "joinToken" | "enrolment" | "deviceKey" | "tombstone" | "auditRecord" | "trustMetadata" | "device" | "deviceEvent" | "replica" | "leaderLease" | "modelVersion" | "chunk" | "assignment" | "latencyWindow" | "rollout" | "rolloutWave" | "rolloutTarget" | "rolloutEvent" | "inference" | "inferenceAttempt"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1695,151 +1697,299 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         }
       }
     }
-    Update: {
-      payload: Prisma.$UpdatePayload<ExtArgs>
-      fields: Prisma.UpdateFieldRefs
+    Rollout: {
+      payload: Prisma.$RolloutPayload<ExtArgs>
+      fields: Prisma.RolloutFieldRefs
       operations: {
         findUnique: {
-          args: Prisma.UpdateFindUniqueArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload> | null
+          args: Prisma.RolloutFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload> | null
         }
         findUniqueOrThrow: {
-          args: Prisma.UpdateFindUniqueOrThrowArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>
+          args: Prisma.RolloutFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>
         }
         findFirst: {
-          args: Prisma.UpdateFindFirstArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload> | null
+          args: Prisma.RolloutFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload> | null
         }
         findFirstOrThrow: {
-          args: Prisma.UpdateFindFirstOrThrowArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>
+          args: Prisma.RolloutFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>
         }
         findMany: {
-          args: Prisma.UpdateFindManyArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>[]
+          args: Prisma.RolloutFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>[]
         }
         create: {
-          args: Prisma.UpdateCreateArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>
+          args: Prisma.RolloutCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>
         }
         createMany: {
-          args: Prisma.UpdateCreateManyArgs<ExtArgs>
+          args: Prisma.RolloutCreateManyArgs<ExtArgs>
           result: BatchPayload
         }
         createManyAndReturn: {
-          args: Prisma.UpdateCreateManyAndReturnArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>[]
+          args: Prisma.RolloutCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>[]
         }
         delete: {
-          args: Prisma.UpdateDeleteArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>
+          args: Prisma.RolloutDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>
         }
         update: {
-          args: Prisma.UpdateUpdateArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>
+          args: Prisma.RolloutUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>
         }
         deleteMany: {
-          args: Prisma.UpdateDeleteManyArgs<ExtArgs>
+          args: Prisma.RolloutDeleteManyArgs<ExtArgs>
           result: BatchPayload
         }
         updateMany: {
-          args: Prisma.UpdateUpdateManyArgs<ExtArgs>
+          args: Prisma.RolloutUpdateManyArgs<ExtArgs>
           result: BatchPayload
         }
         updateManyAndReturn: {
-          args: Prisma.UpdateUpdateManyAndReturnArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>[]
+          args: Prisma.RolloutUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>[]
         }
         upsert: {
-          args: Prisma.UpdateUpsertArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdatePayload>
+          args: Prisma.RolloutUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutPayload>
         }
         aggregate: {
-          args: Prisma.UpdateAggregateArgs<ExtArgs>
-          result: runtime.Types.Utils.Optional<Prisma.AggregateUpdate>
+          args: Prisma.RolloutAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateRollout>
         }
         groupBy: {
-          args: Prisma.UpdateGroupByArgs<ExtArgs>
-          result: runtime.Types.Utils.Optional<Prisma.UpdateGroupByOutputType>[]
+          args: Prisma.RolloutGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutGroupByOutputType>[]
         }
         count: {
-          args: Prisma.UpdateCountArgs<ExtArgs>
-          result: runtime.Types.Utils.Optional<Prisma.UpdateCountAggregateOutputType> | number
+          args: Prisma.RolloutCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutCountAggregateOutputType> | number
         }
       }
     }
-    UpdateTarget: {
-      payload: Prisma.$UpdateTargetPayload<ExtArgs>
-      fields: Prisma.UpdateTargetFieldRefs
+    RolloutWave: {
+      payload: Prisma.$RolloutWavePayload<ExtArgs>
+      fields: Prisma.RolloutWaveFieldRefs
       operations: {
         findUnique: {
-          args: Prisma.UpdateTargetFindUniqueArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload> | null
+          args: Prisma.RolloutWaveFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload> | null
         }
         findUniqueOrThrow: {
-          args: Prisma.UpdateTargetFindUniqueOrThrowArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>
+          args: Prisma.RolloutWaveFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>
         }
         findFirst: {
-          args: Prisma.UpdateTargetFindFirstArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload> | null
+          args: Prisma.RolloutWaveFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload> | null
         }
         findFirstOrThrow: {
-          args: Prisma.UpdateTargetFindFirstOrThrowArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>
+          args: Prisma.RolloutWaveFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>
         }
         findMany: {
-          args: Prisma.UpdateTargetFindManyArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>[]
+          args: Prisma.RolloutWaveFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>[]
         }
         create: {
-          args: Prisma.UpdateTargetCreateArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>
+          args: Prisma.RolloutWaveCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>
         }
         createMany: {
-          args: Prisma.UpdateTargetCreateManyArgs<ExtArgs>
+          args: Prisma.RolloutWaveCreateManyArgs<ExtArgs>
           result: BatchPayload
         }
         createManyAndReturn: {
-          args: Prisma.UpdateTargetCreateManyAndReturnArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>[]
+          args: Prisma.RolloutWaveCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>[]
         }
         delete: {
-          args: Prisma.UpdateTargetDeleteArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>
+          args: Prisma.RolloutWaveDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>
         }
         update: {
-          args: Prisma.UpdateTargetUpdateArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>
+          args: Prisma.RolloutWaveUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>
         }
         deleteMany: {
-          args: Prisma.UpdateTargetDeleteManyArgs<ExtArgs>
+          args: Prisma.RolloutWaveDeleteManyArgs<ExtArgs>
           result: BatchPayload
         }
         updateMany: {
-          args: Prisma.UpdateTargetUpdateManyArgs<ExtArgs>
+          args: Prisma.RolloutWaveUpdateManyArgs<ExtArgs>
           result: BatchPayload
         }
         updateManyAndReturn: {
-          args: Prisma.UpdateTargetUpdateManyAndReturnArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>[]
+          args: Prisma.RolloutWaveUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>[]
         }
         upsert: {
-          args: Prisma.UpdateTargetUpsertArgs<ExtArgs>
-          result: runtime.Types.Utils.PayloadToResult<Prisma.$UpdateTargetPayload>
+          args: Prisma.RolloutWaveUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutWavePayload>
         }
         aggregate: {
-          args: Prisma.UpdateTargetAggregateArgs<ExtArgs>
-          result: runtime.Types.Utils.Optional<Prisma.AggregateUpdateTarget>
+          args: Prisma.RolloutWaveAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateRolloutWave>
         }
         groupBy: {
-          args: Prisma.UpdateTargetGroupByArgs<ExtArgs>
-          result: runtime.Types.Utils.Optional<Prisma.UpdateTargetGroupByOutputType>[]
+          args: Prisma.RolloutWaveGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutWaveGroupByOutputType>[]
         }
         count: {
-          args: Prisma.UpdateTargetCountArgs<ExtArgs>
-          result: runtime.Types.Utils.Optional<Prisma.UpdateTargetCountAggregateOutputType> | number
+          args: Prisma.RolloutWaveCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutWaveCountAggregateOutputType> | number
+        }
+      }
+    }
+    RolloutTarget: {
+      payload: Prisma.$RolloutTargetPayload<ExtArgs>
+      fields: Prisma.RolloutTargetFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.RolloutTargetFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.RolloutTargetFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>
+        }
+        findFirst: {
+          args: Prisma.RolloutTargetFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.RolloutTargetFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>
+        }
+        findMany: {
+          args: Prisma.RolloutTargetFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>[]
+        }
+        create: {
+          args: Prisma.RolloutTargetCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>
+        }
+        createMany: {
+          args: Prisma.RolloutTargetCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.RolloutTargetCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>[]
+        }
+        delete: {
+          args: Prisma.RolloutTargetDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>
+        }
+        update: {
+          args: Prisma.RolloutTargetUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>
+        }
+        deleteMany: {
+          args: Prisma.RolloutTargetDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.RolloutTargetUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.RolloutTargetUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>[]
+        }
+        upsert: {
+          args: Prisma.RolloutTargetUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutTargetPayload>
+        }
+        aggregate: {
+          args: Prisma.RolloutTargetAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateRolloutTarget>
+        }
+        groupBy: {
+          args: Prisma.RolloutTargetGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutTargetGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.RolloutTargetCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutTargetCountAggregateOutputType> | number
+        }
+      }
+    }
+    RolloutEvent: {
+      payload: Prisma.$RolloutEventPayload<ExtArgs>
+      fields: Prisma.RolloutEventFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.RolloutEventFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.RolloutEventFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>
+        }
+        findFirst: {
+          args: Prisma.RolloutEventFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.RolloutEventFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>
+        }
+        findMany: {
+          args: Prisma.RolloutEventFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>[]
+        }
+        create: {
+          args: Prisma.RolloutEventCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>
+        }
+        createMany: {
+          args: Prisma.RolloutEventCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.RolloutEventCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>[]
+        }
+        delete: {
+          args: Prisma.RolloutEventDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>
+        }
+        update: {
+          args: Prisma.RolloutEventUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>
+        }
+        deleteMany: {
+          args: Prisma.RolloutEventDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.RolloutEventUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.RolloutEventUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>[]
+        }
+        upsert: {
+          args: Prisma.RolloutEventUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$RolloutEventPayload>
+        }
+        aggregate: {
+          args: Prisma.RolloutEventAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateRolloutEvent>
+        }
+        groupBy: {
+          args: Prisma.RolloutEventGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutEventGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.RolloutEventCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.RolloutEventCountAggregateOutputType> | number
         }
       }
     }
@@ -2247,7 +2397,8 @@ export const AssignmentScalarFieldEnum = {
   contextTokens: 'contextTokens',
   reason: 'reason',
   explanation: 'explanation',
-  updateId: 'updateId',
+  rolloutId: 'rolloutId',
+  changeOver: 'changeOver',
   traceParent: 'traceParent',
   createdAt: 'createdAt'
 } as const
@@ -2271,31 +2422,76 @@ export const LatencyWindowScalarFieldEnum = {
 export type LatencyWindowScalarFieldEnum = (typeof LatencyWindowScalarFieldEnum)[keyof typeof LatencyWindowScalarFieldEnum]
 
 
-export const UpdateScalarFieldEnum = {
+export const RolloutScalarFieldEnum = {
   tenantId: 'tenantId',
   id: 'id',
+  name: 'name',
   modelVersionId: 'modelVersionId',
   state: 'state',
+  reason: 'reason',
+  plan: 'plan',
+  filter: 'filter',
   wholeFleet: 'wholeFleet',
+  pace: 'pace',
+  holds: 'holds',
+  wakeAt: 'wakeAt',
   createdAt: 'createdAt',
-  deadlineAt: 'deadlineAt',
   finishedAt: 'finishedAt'
 } as const
 
-export type UpdateScalarFieldEnum = (typeof UpdateScalarFieldEnum)[keyof typeof UpdateScalarFieldEnum]
+export type RolloutScalarFieldEnum = (typeof RolloutScalarFieldEnum)[keyof typeof RolloutScalarFieldEnum]
 
 
-export const UpdateTargetScalarFieldEnum = {
+export const RolloutWaveScalarFieldEnum = {
   tenantId: 'tenantId',
-  updateId: 'updateId',
-  deviceId: 'deviceId',
+  rolloutId: 'rolloutId',
+  ordinal: 'ordinal',
   state: 'state',
+  reason: 'reason',
+  openedAt: 'openedAt',
+  observedSince: 'observedSince',
+  endedAt: 'endedAt',
+  approvedAt: 'approvedAt',
+  waived: 'waived',
+  gates: 'gates'
+} as const
+
+export type RolloutWaveScalarFieldEnum = (typeof RolloutWaveScalarFieldEnum)[keyof typeof RolloutWaveScalarFieldEnum]
+
+
+export const RolloutTargetScalarFieldEnum = {
+  tenantId: 'tenantId',
+  rolloutId: 'rolloutId',
+  deviceId: 'deviceId',
+  wave: 'wave',
+  position: 'position',
+  state: 'state',
+  reason: 'reason',
+  failure: 'failure',
+  attempts: 'attempts',
+  retryAt: 'retryAt',
   generation: 'generation',
-  error: 'error',
+  changeOver: 'changeOver',
+  previousVersionId: 'previousVersionId',
+  pushedAt: 'pushedAt',
   changedAt: 'changedAt'
 } as const
 
-export type UpdateTargetScalarFieldEnum = (typeof UpdateTargetScalarFieldEnum)[keyof typeof UpdateTargetScalarFieldEnum]
+export type RolloutTargetScalarFieldEnum = (typeof RolloutTargetScalarFieldEnum)[keyof typeof RolloutTargetScalarFieldEnum]
+
+
+export const RolloutEventScalarFieldEnum = {
+  tenantId: 'tenantId',
+  id: 'id',
+  rolloutId: 'rolloutId',
+  at: 'at',
+  wave: 'wave',
+  state: 'state',
+  reason: 'reason',
+  actor: 'actor'
+} as const
+
+export type RolloutEventScalarFieldEnum = (typeof RolloutEventScalarFieldEnum)[keyof typeof RolloutEventScalarFieldEnum]
 
 
 export const InferenceScalarFieldEnum = {
@@ -2663,8 +2859,10 @@ export type GlobalOmitConfig = {
   chunk?: Prisma.ChunkOmit
   assignment?: Prisma.AssignmentOmit
   latencyWindow?: Prisma.LatencyWindowOmit
-  update?: Prisma.UpdateOmit
-  updateTarget?: Prisma.UpdateTargetOmit
+  rollout?: Prisma.RolloutOmit
+  rolloutWave?: Prisma.RolloutWaveOmit
+  rolloutTarget?: Prisma.RolloutTargetOmit
+  rolloutEvent?: Prisma.RolloutEventOmit
   inference?: Prisma.InferenceOmit
   inferenceAttempt?: Prisma.InferenceAttemptOmit
 }

@@ -68,8 +68,10 @@ export const ModelName = {
   Chunk: 'Chunk',
   Assignment: 'Assignment',
   LatencyWindow: 'LatencyWindow',
-  Update: 'Update',
-  UpdateTarget: 'UpdateTarget',
+  Rollout: 'Rollout',
+  RolloutWave: 'RolloutWave',
+  RolloutTarget: 'RolloutTarget',
+  RolloutEvent: 'RolloutEvent',
   Inference: 'Inference',
   InferenceAttempt: 'InferenceAttempt'
 } as const
@@ -307,7 +309,8 @@ export const AssignmentScalarFieldEnum = {
   contextTokens: 'contextTokens',
   reason: 'reason',
   explanation: 'explanation',
-  updateId: 'updateId',
+  rolloutId: 'rolloutId',
+  changeOver: 'changeOver',
   traceParent: 'traceParent',
   createdAt: 'createdAt'
 } as const
@@ -331,31 +334,76 @@ export const LatencyWindowScalarFieldEnum = {
 export type LatencyWindowScalarFieldEnum = (typeof LatencyWindowScalarFieldEnum)[keyof typeof LatencyWindowScalarFieldEnum]
 
 
-export const UpdateScalarFieldEnum = {
+export const RolloutScalarFieldEnum = {
   tenantId: 'tenantId',
   id: 'id',
+  name: 'name',
   modelVersionId: 'modelVersionId',
   state: 'state',
+  reason: 'reason',
+  plan: 'plan',
+  filter: 'filter',
   wholeFleet: 'wholeFleet',
+  pace: 'pace',
+  holds: 'holds',
+  wakeAt: 'wakeAt',
   createdAt: 'createdAt',
-  deadlineAt: 'deadlineAt',
   finishedAt: 'finishedAt'
 } as const
 
-export type UpdateScalarFieldEnum = (typeof UpdateScalarFieldEnum)[keyof typeof UpdateScalarFieldEnum]
+export type RolloutScalarFieldEnum = (typeof RolloutScalarFieldEnum)[keyof typeof RolloutScalarFieldEnum]
 
 
-export const UpdateTargetScalarFieldEnum = {
+export const RolloutWaveScalarFieldEnum = {
   tenantId: 'tenantId',
-  updateId: 'updateId',
-  deviceId: 'deviceId',
+  rolloutId: 'rolloutId',
+  ordinal: 'ordinal',
   state: 'state',
+  reason: 'reason',
+  openedAt: 'openedAt',
+  observedSince: 'observedSince',
+  endedAt: 'endedAt',
+  approvedAt: 'approvedAt',
+  waived: 'waived',
+  gates: 'gates'
+} as const
+
+export type RolloutWaveScalarFieldEnum = (typeof RolloutWaveScalarFieldEnum)[keyof typeof RolloutWaveScalarFieldEnum]
+
+
+export const RolloutTargetScalarFieldEnum = {
+  tenantId: 'tenantId',
+  rolloutId: 'rolloutId',
+  deviceId: 'deviceId',
+  wave: 'wave',
+  position: 'position',
+  state: 'state',
+  reason: 'reason',
+  failure: 'failure',
+  attempts: 'attempts',
+  retryAt: 'retryAt',
   generation: 'generation',
-  error: 'error',
+  changeOver: 'changeOver',
+  previousVersionId: 'previousVersionId',
+  pushedAt: 'pushedAt',
   changedAt: 'changedAt'
 } as const
 
-export type UpdateTargetScalarFieldEnum = (typeof UpdateTargetScalarFieldEnum)[keyof typeof UpdateTargetScalarFieldEnum]
+export type RolloutTargetScalarFieldEnum = (typeof RolloutTargetScalarFieldEnum)[keyof typeof RolloutTargetScalarFieldEnum]
+
+
+export const RolloutEventScalarFieldEnum = {
+  tenantId: 'tenantId',
+  id: 'id',
+  rolloutId: 'rolloutId',
+  at: 'at',
+  wave: 'wave',
+  state: 'state',
+  reason: 'reason',
+  actor: 'actor'
+} as const
+
+export type RolloutEventScalarFieldEnum = (typeof RolloutEventScalarFieldEnum)[keyof typeof RolloutEventScalarFieldEnum]
 
 
 export const InferenceScalarFieldEnum = {

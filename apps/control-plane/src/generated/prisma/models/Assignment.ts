@@ -44,7 +44,8 @@ export type AssignmentMinAggregateOutputType = {
   sliceId: string | null
   contextTokens: number | null
   reason: string | null
-  updateId: string | null
+  rolloutId: string | null
+  changeOver: string | null
   traceParent: string | null
   createdAt: Date | null
 }
@@ -57,7 +58,8 @@ export type AssignmentMaxAggregateOutputType = {
   sliceId: string | null
   contextTokens: number | null
   reason: string | null
-  updateId: string | null
+  rolloutId: string | null
+  changeOver: string | null
   traceParent: string | null
   createdAt: Date | null
 }
@@ -71,7 +73,8 @@ export type AssignmentCountAggregateOutputType = {
   contextTokens: number
   reason: number
   explanation: number
-  updateId: number
+  rolloutId: number
+  changeOver: number
   traceParent: number
   createdAt: number
   _all: number
@@ -96,7 +99,8 @@ export type AssignmentMinAggregateInputType = {
   sliceId?: true
   contextTokens?: true
   reason?: true
-  updateId?: true
+  rolloutId?: true
+  changeOver?: true
   traceParent?: true
   createdAt?: true
 }
@@ -109,7 +113,8 @@ export type AssignmentMaxAggregateInputType = {
   sliceId?: true
   contextTokens?: true
   reason?: true
-  updateId?: true
+  rolloutId?: true
+  changeOver?: true
   traceParent?: true
   createdAt?: true
 }
@@ -123,7 +128,8 @@ export type AssignmentCountAggregateInputType = {
   contextTokens?: true
   reason?: true
   explanation?: true
-  updateId?: true
+  rolloutId?: true
+  changeOver?: true
   traceParent?: true
   createdAt?: true
   _all?: true
@@ -224,7 +230,8 @@ export type AssignmentGroupByOutputType = {
   contextTokens: number
   reason: string
   explanation: runtime.JsonValue
-  updateId: string | null
+  rolloutId: string | null
+  changeOver: string
   traceParent: string | null
   createdAt: Date
   _count: AssignmentCountAggregateOutputType | null
@@ -261,7 +268,8 @@ export type AssignmentWhereInput = {
   contextTokens?: Prisma.IntFilter<"Assignment"> | number
   reason?: Prisma.StringFilter<"Assignment"> | string
   explanation?: Prisma.JsonFilter<"Assignment">
-  updateId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  rolloutId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  changeOver?: Prisma.StringFilter<"Assignment"> | string
   traceParent?: Prisma.StringNullableFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Assignment"> | Date | string
   device?: Prisma.XOR<Prisma.DeviceScalarRelationFilter, Prisma.DeviceWhereInput>
@@ -277,7 +285,8 @@ export type AssignmentOrderByWithRelationInput = {
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
   explanation?: Prisma.SortOrder
-  updateId?: Prisma.SortOrderInput | Prisma.SortOrder
+  rolloutId?: Prisma.SortOrderInput | Prisma.SortOrder
+  changeOver?: Prisma.SortOrder
   traceParent?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   device?: Prisma.DeviceOrderByWithRelationInput
@@ -297,7 +306,8 @@ export type AssignmentWhereUniqueInput = Prisma.AtLeast<{
   contextTokens?: Prisma.IntFilter<"Assignment"> | number
   reason?: Prisma.StringFilter<"Assignment"> | string
   explanation?: Prisma.JsonFilter<"Assignment">
-  updateId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  rolloutId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  changeOver?: Prisma.StringFilter<"Assignment"> | string
   traceParent?: Prisma.StringNullableFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Assignment"> | Date | string
   device?: Prisma.XOR<Prisma.DeviceScalarRelationFilter, Prisma.DeviceWhereInput>
@@ -313,7 +323,8 @@ export type AssignmentOrderByWithAggregationInput = {
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
   explanation?: Prisma.SortOrder
-  updateId?: Prisma.SortOrderInput | Prisma.SortOrder
+  rolloutId?: Prisma.SortOrderInput | Prisma.SortOrder
+  changeOver?: Prisma.SortOrder
   traceParent?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.AssignmentCountOrderByAggregateInput
@@ -335,7 +346,8 @@ export type AssignmentScalarWhereWithAggregatesInput = {
   contextTokens?: Prisma.IntWithAggregatesFilter<"Assignment"> | number
   reason?: Prisma.StringWithAggregatesFilter<"Assignment"> | string
   explanation?: Prisma.JsonWithAggregatesFilter<"Assignment">
-  updateId?: Prisma.StringNullableWithAggregatesFilter<"Assignment"> | string | null
+  rolloutId?: Prisma.StringNullableWithAggregatesFilter<"Assignment"> | string | null
+  changeOver?: Prisma.StringWithAggregatesFilter<"Assignment"> | string
   traceParent?: Prisma.StringNullableWithAggregatesFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Assignment"> | Date | string
 }
@@ -346,7 +358,8 @@ export type AssignmentCreateInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
   device: Prisma.DeviceCreateNestedOneWithoutAssignmentsInput
@@ -362,7 +375,8 @@ export type AssignmentUncheckedCreateInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
 }
@@ -373,7 +387,8 @@ export type AssignmentUpdateInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   device?: Prisma.DeviceUpdateOneRequiredWithoutAssignmentsNestedInput
@@ -389,7 +404,8 @@ export type AssignmentUncheckedUpdateInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -403,7 +419,8 @@ export type AssignmentCreateManyInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
 }
@@ -414,7 +431,8 @@ export type AssignmentUpdateManyMutationInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -428,7 +446,8 @@ export type AssignmentUncheckedUpdateManyInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -457,7 +476,8 @@ export type AssignmentCountOrderByAggregateInput = {
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
   explanation?: Prisma.SortOrder
-  updateId?: Prisma.SortOrder
+  rolloutId?: Prisma.SortOrder
+  changeOver?: Prisma.SortOrder
   traceParent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
@@ -475,7 +495,8 @@ export type AssignmentMaxOrderByAggregateInput = {
   sliceId?: Prisma.SortOrder
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
-  updateId?: Prisma.SortOrder
+  rolloutId?: Prisma.SortOrder
+  changeOver?: Prisma.SortOrder
   traceParent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
@@ -488,7 +509,8 @@ export type AssignmentMinOrderByAggregateInput = {
   sliceId?: Prisma.SortOrder
   contextTokens?: Prisma.SortOrder
   reason?: Prisma.SortOrder
-  updateId?: Prisma.SortOrder
+  rolloutId?: Prisma.SortOrder
+  changeOver?: Prisma.SortOrder
   traceParent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
@@ -588,7 +610,8 @@ export type AssignmentCreateWithoutDeviceInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
   modelVersion: Prisma.ModelVersionCreateNestedOneWithoutAssignmentsInput
@@ -601,7 +624,8 @@ export type AssignmentUncheckedCreateWithoutDeviceInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
 }
@@ -644,7 +668,8 @@ export type AssignmentScalarWhereInput = {
   contextTokens?: Prisma.IntFilter<"Assignment"> | number
   reason?: Prisma.StringFilter<"Assignment"> | string
   explanation?: Prisma.JsonFilter<"Assignment">
-  updateId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  rolloutId?: Prisma.StringNullableFilter<"Assignment"> | string | null
+  changeOver?: Prisma.StringFilter<"Assignment"> | string
   traceParent?: Prisma.StringNullableFilter<"Assignment"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Assignment"> | Date | string
 }
@@ -655,7 +680,8 @@ export type AssignmentCreateWithoutModelVersionInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
   device: Prisma.DeviceCreateNestedOneWithoutAssignmentsInput
@@ -668,7 +694,8 @@ export type AssignmentUncheckedCreateWithoutModelVersionInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
 }
@@ -706,7 +733,8 @@ export type AssignmentCreateManyDeviceInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
 }
@@ -717,7 +745,8 @@ export type AssignmentUpdateWithoutDeviceInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   modelVersion?: Prisma.ModelVersionUpdateOneRequiredWithoutAssignmentsNestedInput
@@ -730,7 +759,8 @@ export type AssignmentUncheckedUpdateWithoutDeviceInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -742,7 +772,8 @@ export type AssignmentUncheckedUpdateManyWithoutDeviceInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -754,7 +785,8 @@ export type AssignmentCreateManyModelVersionInput = {
   contextTokens: number
   reason: string
   explanation: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: string | null
+  rolloutId?: string | null
+  changeOver?: string
   traceParent?: string | null
   createdAt?: Date | string
 }
@@ -765,7 +797,8 @@ export type AssignmentUpdateWithoutModelVersionInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   device?: Prisma.DeviceUpdateOneRequiredWithoutAssignmentsNestedInput
@@ -778,7 +811,8 @@ export type AssignmentUncheckedUpdateWithoutModelVersionInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -790,7 +824,8 @@ export type AssignmentUncheckedUpdateManyWithoutModelVersionInput = {
   contextTokens?: Prisma.IntFieldUpdateOperationsInput | number
   reason?: Prisma.StringFieldUpdateOperationsInput | string
   explanation?: Prisma.JsonNullValueInput | runtime.InputJsonValue
-  updateId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  rolloutId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  changeOver?: Prisma.StringFieldUpdateOperationsInput | string
   traceParent?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -806,7 +841,8 @@ export type AssignmentSelect<ExtArgs extends runtime.Types.Extensions.InternalAr
   contextTokens?: boolean
   reason?: boolean
   explanation?: boolean
-  updateId?: boolean
+  rolloutId?: boolean
+  changeOver?: boolean
   traceParent?: boolean
   createdAt?: boolean
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
@@ -822,7 +858,8 @@ export type AssignmentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Ex
   contextTokens?: boolean
   reason?: boolean
   explanation?: boolean
-  updateId?: boolean
+  rolloutId?: boolean
+  changeOver?: boolean
   traceParent?: boolean
   createdAt?: boolean
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
@@ -838,7 +875,8 @@ export type AssignmentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Ex
   contextTokens?: boolean
   reason?: boolean
   explanation?: boolean
-  updateId?: boolean
+  rolloutId?: boolean
+  changeOver?: boolean
   traceParent?: boolean
   createdAt?: boolean
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
@@ -854,12 +892,13 @@ export type AssignmentSelectScalar = {
   contextTokens?: boolean
   reason?: boolean
   explanation?: boolean
-  updateId?: boolean
+  rolloutId?: boolean
+  changeOver?: boolean
   traceParent?: boolean
   createdAt?: boolean
 }
 
-export type AssignmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "deviceId" | "generation" | "modelVersionId" | "sliceId" | "contextTokens" | "reason" | "explanation" | "updateId" | "traceParent" | "createdAt", ExtArgs["result"]["assignment"]>
+export type AssignmentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "deviceId" | "generation" | "modelVersionId" | "sliceId" | "contextTokens" | "reason" | "explanation" | "rolloutId" | "changeOver" | "traceParent" | "createdAt", ExtArgs["result"]["assignment"]>
 export type AssignmentInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   device?: boolean | Prisma.DeviceDefaultArgs<ExtArgs>
   modelVersion?: boolean | Prisma.ModelVersionDefaultArgs<ExtArgs>
@@ -891,7 +930,11 @@ export type $AssignmentPayload<ExtArgs extends runtime.Types.Extensions.Internal
      * Every candidate with its numbers and, where it lost, why.
      */
     explanation: runtime.JsonValue
-    updateId: string | null
+    rolloutId: string | null
+    /**
+     * When the device may change over to it: `at-once`, `when-idle`, or `hold`: it only fetches.
+     */
+    changeOver: string
     /**
      * W3C traceparent of what caused it; whichever replica sends the document, and whenever, continues that trace.
      */
@@ -1330,7 +1373,8 @@ export interface AssignmentFieldRefs {
   readonly contextTokens: Prisma.FieldRef<"Assignment", 'Int'>
   readonly reason: Prisma.FieldRef<"Assignment", 'String'>
   readonly explanation: Prisma.FieldRef<"Assignment", 'Json'>
-  readonly updateId: Prisma.FieldRef<"Assignment", 'String'>
+  readonly rolloutId: Prisma.FieldRef<"Assignment", 'String'>
+  readonly changeOver: Prisma.FieldRef<"Assignment", 'String'>
   readonly traceParent: Prisma.FieldRef<"Assignment", 'String'>
   readonly createdAt: Prisma.FieldRef<"Assignment", 'DateTime'>
 }

@@ -374,7 +374,7 @@ export type DeviceWhereInput = {
   latencyCorrection?: Prisma.FloatFilter<"Device"> | number
   modelVersion?: Prisma.XOR<Prisma.ModelVersionNullableScalarRelationFilter, Prisma.ModelVersionWhereInput> | null
   assignments?: Prisma.AssignmentListRelationFilter
-  targets?: Prisma.UpdateTargetListRelationFilter
+  targets?: Prisma.RolloutTargetListRelationFilter
   attempts?: Prisma.InferenceAttemptListRelationFilter
   latency?: Prisma.LatencyWindowListRelationFilter
 }
@@ -407,7 +407,7 @@ export type DeviceOrderByWithRelationInput = {
   latencyCorrection?: Prisma.SortOrder
   modelVersion?: Prisma.ModelVersionOrderByWithRelationInput
   assignments?: Prisma.AssignmentOrderByRelationAggregateInput
-  targets?: Prisma.UpdateTargetOrderByRelationAggregateInput
+  targets?: Prisma.RolloutTargetOrderByRelationAggregateInput
   attempts?: Prisma.InferenceAttemptOrderByRelationAggregateInput
   latency?: Prisma.LatencyWindowOrderByRelationAggregateInput
 }
@@ -445,7 +445,7 @@ export type DeviceWhereUniqueInput = Prisma.AtLeast<{
   latencyCorrection?: Prisma.FloatFilter<"Device"> | number
   modelVersion?: Prisma.XOR<Prisma.ModelVersionNullableScalarRelationFilter, Prisma.ModelVersionWhereInput> | null
   assignments?: Prisma.AssignmentListRelationFilter
-  targets?: Prisma.UpdateTargetListRelationFilter
+  targets?: Prisma.RolloutTargetListRelationFilter
   attempts?: Prisma.InferenceAttemptListRelationFilter
   latency?: Prisma.LatencyWindowListRelationFilter
 }, "id" | "publicKeyHash" | "tenantId_id" | "tenantId_name">
@@ -540,7 +540,7 @@ export type DeviceCreateInput = {
   latencyCorrection?: number
   modelVersion?: Prisma.ModelVersionCreateNestedOneWithoutDevicesInput
   assignments?: Prisma.AssignmentCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowCreateNestedManyWithoutDeviceInput
 }
@@ -572,7 +572,7 @@ export type DeviceUncheckedCreateInput = {
   totalBytes?: bigint | number
   latencyCorrection?: number
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetUncheckedCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptUncheckedCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowUncheckedCreateNestedManyWithoutDeviceInput
 }
@@ -603,7 +603,7 @@ export type DeviceUpdateInput = {
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   modelVersion?: Prisma.ModelVersionUpdateOneWithoutDevicesNestedInput
   assignments?: Prisma.AssignmentUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUpdateManyWithoutDeviceNestedInput
 }
@@ -635,7 +635,7 @@ export type DeviceUncheckedUpdateInput = {
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUncheckedUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUncheckedUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUncheckedUpdateManyWithoutDeviceNestedInput
 }
@@ -968,7 +968,7 @@ export type DeviceCreateWithoutModelVersionInput = {
   totalBytes?: bigint | number
   latencyCorrection?: number
   assignments?: Prisma.AssignmentCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowCreateNestedManyWithoutDeviceInput
 }
@@ -998,7 +998,7 @@ export type DeviceUncheckedCreateWithoutModelVersionInput = {
   totalBytes?: bigint | number
   latencyCorrection?: number
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetUncheckedCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptUncheckedCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowUncheckedCreateNestedManyWithoutDeviceInput
 }
@@ -1085,7 +1085,7 @@ export type DeviceCreateWithoutAssignmentsInput = {
   totalBytes?: bigint | number
   latencyCorrection?: number
   modelVersion?: Prisma.ModelVersionCreateNestedOneWithoutDevicesInput
-  targets?: Prisma.UpdateTargetCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowCreateNestedManyWithoutDeviceInput
 }
@@ -1116,7 +1116,7 @@ export type DeviceUncheckedCreateWithoutAssignmentsInput = {
   fetchedBytes?: bigint | number
   totalBytes?: bigint | number
   latencyCorrection?: number
-  targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetUncheckedCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptUncheckedCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowUncheckedCreateNestedManyWithoutDeviceInput
 }
@@ -1162,7 +1162,7 @@ export type DeviceUpdateWithoutAssignmentsInput = {
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   modelVersion?: Prisma.ModelVersionUpdateOneWithoutDevicesNestedInput
-  targets?: Prisma.UpdateTargetUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUpdateManyWithoutDeviceNestedInput
 }
@@ -1193,7 +1193,7 @@ export type DeviceUncheckedUpdateWithoutAssignmentsInput = {
   fetchedBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
-  targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUncheckedUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUncheckedUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUncheckedUpdateManyWithoutDeviceNestedInput
 }
@@ -1224,7 +1224,7 @@ export type DeviceCreateWithoutLatencyInput = {
   latencyCorrection?: number
   modelVersion?: Prisma.ModelVersionCreateNestedOneWithoutDevicesInput
   assignments?: Prisma.AssignmentCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptCreateNestedManyWithoutDeviceInput
 }
 
@@ -1255,7 +1255,7 @@ export type DeviceUncheckedCreateWithoutLatencyInput = {
   totalBytes?: bigint | number
   latencyCorrection?: number
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetUncheckedCreateNestedManyWithoutDeviceInput
   attempts?: Prisma.InferenceAttemptUncheckedCreateNestedManyWithoutDeviceInput
 }
 
@@ -1301,7 +1301,7 @@ export type DeviceUpdateWithoutLatencyInput = {
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   modelVersion?: Prisma.ModelVersionUpdateOneWithoutDevicesNestedInput
   assignments?: Prisma.AssignmentUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUpdateManyWithoutDeviceNestedInput
 }
 
@@ -1332,7 +1332,7 @@ export type DeviceUncheckedUpdateWithoutLatencyInput = {
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUncheckedUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUncheckedUpdateManyWithoutDeviceNestedInput
 }
 
@@ -1500,7 +1500,7 @@ export type DeviceCreateWithoutAttemptsInput = {
   latencyCorrection?: number
   modelVersion?: Prisma.ModelVersionCreateNestedOneWithoutDevicesInput
   assignments?: Prisma.AssignmentCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowCreateNestedManyWithoutDeviceInput
 }
 
@@ -1531,7 +1531,7 @@ export type DeviceUncheckedCreateWithoutAttemptsInput = {
   totalBytes?: bigint | number
   latencyCorrection?: number
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutDeviceInput
-  targets?: Prisma.UpdateTargetUncheckedCreateNestedManyWithoutDeviceInput
+  targets?: Prisma.RolloutTargetUncheckedCreateNestedManyWithoutDeviceInput
   latency?: Prisma.LatencyWindowUncheckedCreateNestedManyWithoutDeviceInput
 }
 
@@ -1577,7 +1577,7 @@ export type DeviceUpdateWithoutAttemptsInput = {
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   modelVersion?: Prisma.ModelVersionUpdateOneWithoutDevicesNestedInput
   assignments?: Prisma.AssignmentUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUpdateManyWithoutDeviceNestedInput
 }
 
@@ -1608,7 +1608,7 @@ export type DeviceUncheckedUpdateWithoutAttemptsInput = {
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUncheckedUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUncheckedUpdateManyWithoutDeviceNestedInput
 }
 
@@ -1663,7 +1663,7 @@ export type DeviceUpdateWithoutModelVersionInput = {
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   assignments?: Prisma.AssignmentUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUpdateManyWithoutDeviceNestedInput
 }
@@ -1693,7 +1693,7 @@ export type DeviceUncheckedUpdateWithoutModelVersionInput = {
   totalBytes?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   latencyCorrection?: Prisma.FloatFieldUpdateOperationsInput | number
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutDeviceNestedInput
-  targets?: Prisma.UpdateTargetUncheckedUpdateManyWithoutDeviceNestedInput
+  targets?: Prisma.RolloutTargetUncheckedUpdateManyWithoutDeviceNestedInput
   attempts?: Prisma.InferenceAttemptUncheckedUpdateManyWithoutDeviceNestedInput
   latency?: Prisma.LatencyWindowUncheckedUpdateManyWithoutDeviceNestedInput
 }
@@ -1764,7 +1764,7 @@ export type DeviceCountOutputTypeCountAssignmentsArgs<ExtArgs extends runtime.Ty
  * DeviceCountOutputType without action
  */
 export type DeviceCountOutputTypeCountTargetsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
-  where?: Prisma.UpdateTargetWhereInput
+  where?: Prisma.RolloutTargetWhereInput
 }
 
 /**
@@ -1923,7 +1923,7 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
   objects: {
     modelVersion: Prisma.$ModelVersionPayload<ExtArgs> | null
     assignments: Prisma.$AssignmentPayload<ExtArgs>[]
-    targets: Prisma.$UpdateTargetPayload<ExtArgs>[]
+    targets: Prisma.$RolloutTargetPayload<ExtArgs>[]
     attempts: Prisma.$InferenceAttemptPayload<ExtArgs>[]
     latency: Prisma.$LatencyWindowPayload<ExtArgs>[]
   }
@@ -1963,7 +1963,7 @@ export type $DevicePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     capabilities: runtime.JsonValue | null
     lastSeenAt: Date | null
     /**
-     * The version that updates have brought this device to; null until one or the fleet's default applies.
+     * The version that rollouts have brought this device to; null until one or the fleet's default applies.
      */
     modelVersionId: string | null
     /**
@@ -2379,7 +2379,7 @@ export interface Prisma__DeviceClient<T, Null = never, ExtArgs extends runtime.T
   readonly [Symbol.toStringTag]: "PrismaPromise"
   modelVersion<T extends Prisma.Device$modelVersionArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Device$modelVersionArgs<ExtArgs>>): Prisma.Prisma__ModelVersionClient<runtime.Types.Result.GetResult<Prisma.$ModelVersionPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
   assignments<T extends Prisma.Device$assignmentsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Device$assignmentsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$AssignmentPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
-  targets<T extends Prisma.Device$targetsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Device$targetsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UpdateTargetPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  targets<T extends Prisma.Device$targetsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Device$targetsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$RolloutTargetPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   attempts<T extends Prisma.Device$attemptsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Device$attemptsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$InferenceAttemptPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   latency<T extends Prisma.Device$latencyArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Device$latencyArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$LatencyWindowPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
@@ -2884,23 +2884,23 @@ export type Device$assignmentsArgs<ExtArgs extends runtime.Types.Extensions.Inte
  */
 export type Device$targetsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   /**
-   * Select specific fields to fetch from the UpdateTarget
+   * Select specific fields to fetch from the RolloutTarget
    */
-  select?: Prisma.UpdateTargetSelect<ExtArgs> | null
+  select?: Prisma.RolloutTargetSelect<ExtArgs> | null
   /**
-   * Omit specific fields from the UpdateTarget
+   * Omit specific fields from the RolloutTarget
    */
-  omit?: Prisma.UpdateTargetOmit<ExtArgs> | null
+  omit?: Prisma.RolloutTargetOmit<ExtArgs> | null
   /**
    * Choose, which related nodes to fetch as well
    */
-  include?: Prisma.UpdateTargetInclude<ExtArgs> | null
-  where?: Prisma.UpdateTargetWhereInput
-  orderBy?: Prisma.UpdateTargetOrderByWithRelationInput | Prisma.UpdateTargetOrderByWithRelationInput[]
-  cursor?: Prisma.UpdateTargetWhereUniqueInput
+  include?: Prisma.RolloutTargetInclude<ExtArgs> | null
+  where?: Prisma.RolloutTargetWhereInput
+  orderBy?: Prisma.RolloutTargetOrderByWithRelationInput | Prisma.RolloutTargetOrderByWithRelationInput[]
+  cursor?: Prisma.RolloutTargetWhereUniqueInput
   take?: number
   skip?: number
-  distinct?: Prisma.UpdateTargetScalarFieldEnum | Prisma.UpdateTargetScalarFieldEnum[]
+  distinct?: Prisma.RolloutTargetScalarFieldEnum | Prisma.RolloutTargetScalarFieldEnum[]
 }
 
 /**

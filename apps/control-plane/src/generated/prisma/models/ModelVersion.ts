@@ -192,7 +192,7 @@ export type ModelVersionWhereInput = {
   publishedAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
   devices?: Prisma.DeviceListRelationFilter
   assignments?: Prisma.AssignmentListRelationFilter
-  updates?: Prisma.UpdateListRelationFilter
+  rollouts?: Prisma.RolloutListRelationFilter
 }
 
 export type ModelVersionOrderByWithRelationInput = {
@@ -204,7 +204,7 @@ export type ModelVersionOrderByWithRelationInput = {
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   devices?: Prisma.DeviceOrderByRelationAggregateInput
   assignments?: Prisma.AssignmentOrderByRelationAggregateInput
-  updates?: Prisma.UpdateOrderByRelationAggregateInput
+  rollouts?: Prisma.RolloutOrderByRelationAggregateInput
 }
 
 export type ModelVersionWhereUniqueInput = Prisma.AtLeast<{
@@ -220,7 +220,7 @@ export type ModelVersionWhereUniqueInput = Prisma.AtLeast<{
   publishedAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
   devices?: Prisma.DeviceListRelationFilter
   assignments?: Prisma.AssignmentListRelationFilter
-  updates?: Prisma.UpdateListRelationFilter
+  rollouts?: Prisma.RolloutListRelationFilter
 }, "tenantId_id">
 
 export type ModelVersionOrderByWithAggregationInput = {
@@ -256,7 +256,7 @@ export type ModelVersionCreateInput = {
   publishedAt?: Date | string | null
   devices?: Prisma.DeviceCreateNestedManyWithoutModelVersionInput
   assignments?: Prisma.AssignmentCreateNestedManyWithoutModelVersionInput
-  updates?: Prisma.UpdateCreateNestedManyWithoutModelVersionInput
+  rollouts?: Prisma.RolloutCreateNestedManyWithoutModelVersionInput
 }
 
 export type ModelVersionUncheckedCreateInput = {
@@ -268,7 +268,7 @@ export type ModelVersionUncheckedCreateInput = {
   publishedAt?: Date | string | null
   devices?: Prisma.DeviceUncheckedCreateNestedManyWithoutModelVersionInput
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutModelVersionInput
-  updates?: Prisma.UpdateUncheckedCreateNestedManyWithoutModelVersionInput
+  rollouts?: Prisma.RolloutUncheckedCreateNestedManyWithoutModelVersionInput
 }
 
 export type ModelVersionUpdateInput = {
@@ -280,7 +280,7 @@ export type ModelVersionUpdateInput = {
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUpdateManyWithoutModelVersionNestedInput
   assignments?: Prisma.AssignmentUpdateManyWithoutModelVersionNestedInput
-  updates?: Prisma.UpdateUpdateManyWithoutModelVersionNestedInput
+  rollouts?: Prisma.RolloutUpdateManyWithoutModelVersionNestedInput
 }
 
 export type ModelVersionUncheckedUpdateInput = {
@@ -292,7 +292,7 @@ export type ModelVersionUncheckedUpdateInput = {
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUncheckedUpdateManyWithoutModelVersionNestedInput
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutModelVersionNestedInput
-  updates?: Prisma.UpdateUncheckedUpdateManyWithoutModelVersionNestedInput
+  rollouts?: Prisma.RolloutUncheckedUpdateManyWithoutModelVersionNestedInput
 }
 
 export type ModelVersionCreateManyInput = {
@@ -394,18 +394,18 @@ export type ModelVersionUpdateOneRequiredWithoutAssignmentsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.ModelVersionUpdateToOneWithWhereWithoutAssignmentsInput, Prisma.ModelVersionUpdateWithoutAssignmentsInput>, Prisma.ModelVersionUncheckedUpdateWithoutAssignmentsInput>
 }
 
-export type ModelVersionCreateNestedOneWithoutUpdatesInput = {
-  create?: Prisma.XOR<Prisma.ModelVersionCreateWithoutUpdatesInput, Prisma.ModelVersionUncheckedCreateWithoutUpdatesInput>
-  connectOrCreate?: Prisma.ModelVersionCreateOrConnectWithoutUpdatesInput
+export type ModelVersionCreateNestedOneWithoutRolloutsInput = {
+  create?: Prisma.XOR<Prisma.ModelVersionCreateWithoutRolloutsInput, Prisma.ModelVersionUncheckedCreateWithoutRolloutsInput>
+  connectOrCreate?: Prisma.ModelVersionCreateOrConnectWithoutRolloutsInput
   connect?: Prisma.ModelVersionWhereUniqueInput
 }
 
-export type ModelVersionUpdateOneRequiredWithoutUpdatesNestedInput = {
-  create?: Prisma.XOR<Prisma.ModelVersionCreateWithoutUpdatesInput, Prisma.ModelVersionUncheckedCreateWithoutUpdatesInput>
-  connectOrCreate?: Prisma.ModelVersionCreateOrConnectWithoutUpdatesInput
-  upsert?: Prisma.ModelVersionUpsertWithoutUpdatesInput
+export type ModelVersionUpdateOneRequiredWithoutRolloutsNestedInput = {
+  create?: Prisma.XOR<Prisma.ModelVersionCreateWithoutRolloutsInput, Prisma.ModelVersionUncheckedCreateWithoutRolloutsInput>
+  connectOrCreate?: Prisma.ModelVersionCreateOrConnectWithoutRolloutsInput
+  upsert?: Prisma.ModelVersionUpsertWithoutRolloutsInput
   connect?: Prisma.ModelVersionWhereUniqueInput
-  update?: Prisma.XOR<Prisma.XOR<Prisma.ModelVersionUpdateToOneWithWhereWithoutUpdatesInput, Prisma.ModelVersionUpdateWithoutUpdatesInput>, Prisma.ModelVersionUncheckedUpdateWithoutUpdatesInput>
+  update?: Prisma.XOR<Prisma.XOR<Prisma.ModelVersionUpdateToOneWithWhereWithoutRolloutsInput, Prisma.ModelVersionUpdateWithoutRolloutsInput>, Prisma.ModelVersionUncheckedUpdateWithoutRolloutsInput>
 }
 
 export type ModelVersionCreateWithoutDevicesInput = {
@@ -416,7 +416,7 @@ export type ModelVersionCreateWithoutDevicesInput = {
   createdAt?: Date | string
   publishedAt?: Date | string | null
   assignments?: Prisma.AssignmentCreateNestedManyWithoutModelVersionInput
-  updates?: Prisma.UpdateCreateNestedManyWithoutModelVersionInput
+  rollouts?: Prisma.RolloutCreateNestedManyWithoutModelVersionInput
 }
 
 export type ModelVersionUncheckedCreateWithoutDevicesInput = {
@@ -427,7 +427,7 @@ export type ModelVersionUncheckedCreateWithoutDevicesInput = {
   createdAt?: Date | string
   publishedAt?: Date | string | null
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutModelVersionInput
-  updates?: Prisma.UpdateUncheckedCreateNestedManyWithoutModelVersionInput
+  rollouts?: Prisma.RolloutUncheckedCreateNestedManyWithoutModelVersionInput
 }
 
 export type ModelVersionCreateOrConnectWithoutDevicesInput = {
@@ -454,7 +454,7 @@ export type ModelVersionUpdateWithoutDevicesInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   assignments?: Prisma.AssignmentUpdateManyWithoutModelVersionNestedInput
-  updates?: Prisma.UpdateUpdateManyWithoutModelVersionNestedInput
+  rollouts?: Prisma.RolloutUpdateManyWithoutModelVersionNestedInput
 }
 
 export type ModelVersionUncheckedUpdateWithoutDevicesInput = {
@@ -465,7 +465,7 @@ export type ModelVersionUncheckedUpdateWithoutDevicesInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutModelVersionNestedInput
-  updates?: Prisma.UpdateUncheckedUpdateManyWithoutModelVersionNestedInput
+  rollouts?: Prisma.RolloutUncheckedUpdateManyWithoutModelVersionNestedInput
 }
 
 export type ModelVersionCreateWithoutAssignmentsInput = {
@@ -476,7 +476,7 @@ export type ModelVersionCreateWithoutAssignmentsInput = {
   createdAt?: Date | string
   publishedAt?: Date | string | null
   devices?: Prisma.DeviceCreateNestedManyWithoutModelVersionInput
-  updates?: Prisma.UpdateCreateNestedManyWithoutModelVersionInput
+  rollouts?: Prisma.RolloutCreateNestedManyWithoutModelVersionInput
 }
 
 export type ModelVersionUncheckedCreateWithoutAssignmentsInput = {
@@ -487,7 +487,7 @@ export type ModelVersionUncheckedCreateWithoutAssignmentsInput = {
   createdAt?: Date | string
   publishedAt?: Date | string | null
   devices?: Prisma.DeviceUncheckedCreateNestedManyWithoutModelVersionInput
-  updates?: Prisma.UpdateUncheckedCreateNestedManyWithoutModelVersionInput
+  rollouts?: Prisma.RolloutUncheckedCreateNestedManyWithoutModelVersionInput
 }
 
 export type ModelVersionCreateOrConnectWithoutAssignmentsInput = {
@@ -514,7 +514,7 @@ export type ModelVersionUpdateWithoutAssignmentsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUpdateManyWithoutModelVersionNestedInput
-  updates?: Prisma.UpdateUpdateManyWithoutModelVersionNestedInput
+  rollouts?: Prisma.RolloutUpdateManyWithoutModelVersionNestedInput
 }
 
 export type ModelVersionUncheckedUpdateWithoutAssignmentsInput = {
@@ -525,10 +525,10 @@ export type ModelVersionUncheckedUpdateWithoutAssignmentsInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUncheckedUpdateManyWithoutModelVersionNestedInput
-  updates?: Prisma.UpdateUncheckedUpdateManyWithoutModelVersionNestedInput
+  rollouts?: Prisma.RolloutUncheckedUpdateManyWithoutModelVersionNestedInput
 }
 
-export type ModelVersionCreateWithoutUpdatesInput = {
+export type ModelVersionCreateWithoutRolloutsInput = {
   tenantId?: string
   id: string
   name: string
@@ -539,7 +539,7 @@ export type ModelVersionCreateWithoutUpdatesInput = {
   assignments?: Prisma.AssignmentCreateNestedManyWithoutModelVersionInput
 }
 
-export type ModelVersionUncheckedCreateWithoutUpdatesInput = {
+export type ModelVersionUncheckedCreateWithoutRolloutsInput = {
   tenantId?: string
   id: string
   name: string
@@ -550,23 +550,23 @@ export type ModelVersionUncheckedCreateWithoutUpdatesInput = {
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutModelVersionInput
 }
 
-export type ModelVersionCreateOrConnectWithoutUpdatesInput = {
+export type ModelVersionCreateOrConnectWithoutRolloutsInput = {
   where: Prisma.ModelVersionWhereUniqueInput
-  create: Prisma.XOR<Prisma.ModelVersionCreateWithoutUpdatesInput, Prisma.ModelVersionUncheckedCreateWithoutUpdatesInput>
+  create: Prisma.XOR<Prisma.ModelVersionCreateWithoutRolloutsInput, Prisma.ModelVersionUncheckedCreateWithoutRolloutsInput>
 }
 
-export type ModelVersionUpsertWithoutUpdatesInput = {
-  update: Prisma.XOR<Prisma.ModelVersionUpdateWithoutUpdatesInput, Prisma.ModelVersionUncheckedUpdateWithoutUpdatesInput>
-  create: Prisma.XOR<Prisma.ModelVersionCreateWithoutUpdatesInput, Prisma.ModelVersionUncheckedCreateWithoutUpdatesInput>
+export type ModelVersionUpsertWithoutRolloutsInput = {
+  update: Prisma.XOR<Prisma.ModelVersionUpdateWithoutRolloutsInput, Prisma.ModelVersionUncheckedUpdateWithoutRolloutsInput>
+  create: Prisma.XOR<Prisma.ModelVersionCreateWithoutRolloutsInput, Prisma.ModelVersionUncheckedCreateWithoutRolloutsInput>
   where?: Prisma.ModelVersionWhereInput
 }
 
-export type ModelVersionUpdateToOneWithWhereWithoutUpdatesInput = {
+export type ModelVersionUpdateToOneWithWhereWithoutRolloutsInput = {
   where?: Prisma.ModelVersionWhereInput
-  data: Prisma.XOR<Prisma.ModelVersionUpdateWithoutUpdatesInput, Prisma.ModelVersionUncheckedUpdateWithoutUpdatesInput>
+  data: Prisma.XOR<Prisma.ModelVersionUpdateWithoutRolloutsInput, Prisma.ModelVersionUncheckedUpdateWithoutRolloutsInput>
 }
 
-export type ModelVersionUpdateWithoutUpdatesInput = {
+export type ModelVersionUpdateWithoutRolloutsInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
@@ -577,7 +577,7 @@ export type ModelVersionUpdateWithoutUpdatesInput = {
   assignments?: Prisma.AssignmentUpdateManyWithoutModelVersionNestedInput
 }
 
-export type ModelVersionUncheckedUpdateWithoutUpdatesInput = {
+export type ModelVersionUncheckedUpdateWithoutRolloutsInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   id?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
@@ -596,13 +596,13 @@ export type ModelVersionUncheckedUpdateWithoutUpdatesInput = {
 export type ModelVersionCountOutputType = {
   devices: number
   assignments: number
-  updates: number
+  rollouts: number
 }
 
 export type ModelVersionCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   devices?: boolean | ModelVersionCountOutputTypeCountDevicesArgs
   assignments?: boolean | ModelVersionCountOutputTypeCountAssignmentsArgs
-  updates?: boolean | ModelVersionCountOutputTypeCountUpdatesArgs
+  rollouts?: boolean | ModelVersionCountOutputTypeCountRolloutsArgs
 }
 
 /**
@@ -632,8 +632,8 @@ export type ModelVersionCountOutputTypeCountAssignmentsArgs<ExtArgs extends runt
 /**
  * ModelVersionCountOutputType without action
  */
-export type ModelVersionCountOutputTypeCountUpdatesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
-  where?: Prisma.UpdateWhereInput
+export type ModelVersionCountOutputTypeCountRolloutsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.RolloutWhereInput
 }
 
 
@@ -646,7 +646,7 @@ export type ModelVersionSelect<ExtArgs extends runtime.Types.Extensions.Internal
   publishedAt?: boolean
   devices?: boolean | Prisma.ModelVersion$devicesArgs<ExtArgs>
   assignments?: boolean | Prisma.ModelVersion$assignmentsArgs<ExtArgs>
-  updates?: boolean | Prisma.ModelVersion$updatesArgs<ExtArgs>
+  rollouts?: boolean | Prisma.ModelVersion$rolloutsArgs<ExtArgs>
   _count?: boolean | Prisma.ModelVersionCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["modelVersion"]>
 
@@ -681,7 +681,7 @@ export type ModelVersionOmit<ExtArgs extends runtime.Types.Extensions.InternalAr
 export type ModelVersionInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   devices?: boolean | Prisma.ModelVersion$devicesArgs<ExtArgs>
   assignments?: boolean | Prisma.ModelVersion$assignmentsArgs<ExtArgs>
-  updates?: boolean | Prisma.ModelVersion$updatesArgs<ExtArgs>
+  rollouts?: boolean | Prisma.ModelVersion$rolloutsArgs<ExtArgs>
   _count?: boolean | Prisma.ModelVersionCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type ModelVersionIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {}
@@ -692,7 +692,7 @@ export type $ModelVersionPayload<ExtArgs extends runtime.Types.Extensions.Intern
   objects: {
     devices: Prisma.$DevicePayload<ExtArgs>[]
     assignments: Prisma.$AssignmentPayload<ExtArgs>[]
-    updates: Prisma.$UpdatePayload<ExtArgs>[]
+    rollouts: Prisma.$RolloutPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     tenantId: string
@@ -1103,7 +1103,7 @@ export interface Prisma__ModelVersionClient<T, Null = never, ExtArgs extends run
   readonly [Symbol.toStringTag]: "PrismaPromise"
   devices<T extends Prisma.ModelVersion$devicesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.ModelVersion$devicesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$DevicePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   assignments<T extends Prisma.ModelVersion$assignmentsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.ModelVersion$assignmentsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$AssignmentPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
-  updates<T extends Prisma.ModelVersion$updatesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.ModelVersion$updatesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UpdatePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  rollouts<T extends Prisma.ModelVersion$rolloutsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.ModelVersion$rolloutsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$RolloutPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -1580,27 +1580,27 @@ export type ModelVersion$assignmentsArgs<ExtArgs extends runtime.Types.Extension
 }
 
 /**
- * ModelVersion.updates
+ * ModelVersion.rollouts
  */
-export type ModelVersion$updatesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+export type ModelVersion$rolloutsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   /**
-   * Select specific fields to fetch from the Update
+   * Select specific fields to fetch from the Rollout
    */
-  select?: Prisma.UpdateSelect<ExtArgs> | null
+  select?: Prisma.RolloutSelect<ExtArgs> | null
   /**
-   * Omit specific fields from the Update
+   * Omit specific fields from the Rollout
    */
-  omit?: Prisma.UpdateOmit<ExtArgs> | null
+  omit?: Prisma.RolloutOmit<ExtArgs> | null
   /**
    * Choose, which related nodes to fetch as well
    */
-  include?: Prisma.UpdateInclude<ExtArgs> | null
-  where?: Prisma.UpdateWhereInput
-  orderBy?: Prisma.UpdateOrderByWithRelationInput | Prisma.UpdateOrderByWithRelationInput[]
-  cursor?: Prisma.UpdateWhereUniqueInput
+  include?: Prisma.RolloutInclude<ExtArgs> | null
+  where?: Prisma.RolloutWhereInput
+  orderBy?: Prisma.RolloutOrderByWithRelationInput | Prisma.RolloutOrderByWithRelationInput[]
+  cursor?: Prisma.RolloutWhereUniqueInput
   take?: number
   skip?: number
-  distinct?: Prisma.UpdateScalarFieldEnum | Prisma.UpdateScalarFieldEnum[]
+  distinct?: Prisma.RolloutScalarFieldEnum | Prisma.RolloutScalarFieldEnum[]
 }
 
 /**

@@ -29,6 +29,18 @@ export enum PowerSource {
   UNRECOGNIZED = -1,
 }
 
+/** When a device may change over to the slice of a document. */
+export enum ChangeOver {
+  /** CHANGE_OVER_UNSPECIFIED - As AT_ONCE. */
+  CHANGE_OVER_UNSPECIFIED = 0,
+  CHANGE_OVER_AT_ONCE = 1,
+  /** CHANGE_OVER_WHEN_IDLE - As soon as it has nothing to answer. */
+  CHANGE_OVER_WHEN_IDLE = 2,
+  /** CHANGE_OVER_HOLD - Not at all: it fetches what the slice needs, and reports FETCHED. */
+  CHANGE_OVER_HOLD = 3,
+  UNRECOGNIZED = -1,
+}
+
 export enum Phase {
   PHASE_UNSPECIFIED = 0,
   PHASE_FETCHING = 1,
@@ -36,6 +48,8 @@ export enum Phase {
   PHASE_ACTIVATING = 3,
   PHASE_ACTIVE = 4,
   PHASE_FAILED = 5,
+  /** PHASE_FETCHED - All bytes are there, and the document holds the device to what it runs. */
+  PHASE_FETCHED = 6,
   UNRECOGNIZED = -1,
 }
 
@@ -185,6 +199,8 @@ export interface Capabilities {
     | undefined;
   /** Processor and accelerator share one memory. */
   unifiedMemory: boolean;
+  /** IANA name of the device's time zone, by which its maintenance windows are read; empty where unknown. */
+  timeZone: string;
 }
 
 /** How the box is doing right now. A field is unset where the box does not tell. */
@@ -289,7 +305,7 @@ export interface Desired {
   contextTokens: number;
   /** In plain words, with the numbers. */
   reason: string;
-  /** Set when an update caused this generation. */
+  /** Set when a rollout caused this generation: its id. */
   updateId: string;
   /** W3C traceparent of what caused it; unset where nobody traces. */
   traceParent?:
@@ -297,6 +313,7 @@ export interface Desired {
     | undefined;
   /** The candidate is rejected when the median step of its golden answers takes longer; unset: no bound. */
   mostInterTokenMs?: number | undefined;
+  changeOver: ChangeOver;
 }
 
 /** What the device runs. */
@@ -1342,6 +1359,7 @@ function createBaseCapabilities(): Capabilities {
     memoryLimitBytes: 0n,
     diskRandomReadMs: undefined,
     unifiedMemory: false,
+    timeZone: "",
   };
 }
 
@@ -1417,6 +1435,9 @@ export const Capabilities: MessageFns<Capabilities> = {
     }
     if (message.unifiedMemory !== false) {
       writer.uint32(256).bool(message.unifiedMemory);
+    }
+    if (message.timeZone !== "") {
+      writer.uint32(266).string(message.timeZone);
     }
     return writer;
   },
@@ -1562,6 +1583,14 @@ export const Capabilities: MessageFns<Capabilities> = {
             message.unifiedMemory = reader.bool();
             continue;
           }
+          case 33: {
+            if (tag !== 266) {
+              break;
+            }
+
+            message.timeZone = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1610,6 +1639,7 @@ export const Capabilities: MessageFns<Capabilities> = {
       : 0n;
     message.diskRandomReadMs = object.diskRandomReadMs ?? undefined;
     message.unifiedMemory = object.unifiedMemory ?? false;
+    message.timeZone = object.timeZone ?? "";
     return message;
   },
 };
@@ -2584,6 +2614,7 @@ function createBaseDesired(): Desired {
     updateId: "",
     traceParent: undefined,
     mostInterTokenMs: undefined,
+    changeOver: 0,
   };
 }
 
@@ -2618,6 +2649,9 @@ export const Desired: MessageFns<Desired> = {
     }
     if (message.mostInterTokenMs !== undefined) {
       writer.uint32(241).double(message.mostInterTokenMs);
+    }
+    if (message.changeOver !== 0) {
+      writer.uint32(248).int32(message.changeOver);
     }
     return writer;
   },
@@ -2707,6 +2741,14 @@ export const Desired: MessageFns<Desired> = {
             message.mostInterTokenMs = reader.double();
             continue;
           }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.changeOver = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2735,6 +2777,7 @@ export const Desired: MessageFns<Desired> = {
     message.updateId = object.updateId ?? "";
     message.traceParent = object.traceParent ?? undefined;
     message.mostInterTokenMs = object.mostInterTokenMs ?? undefined;
+    message.changeOver = object.changeOver ?? 0;
     return message;
   },
 };
