@@ -1,4 +1,8 @@
 import { readFile } from 'node:fs/promises';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { type Readable, Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { z } from 'zod';
@@ -12,6 +16,8 @@ export interface Api {
   delete<T>(path: string, schema: z.ZodType<T>): Promise<T>;
   /** Sends bytes as they are. Tried again a few times on a broken connection or a 5xx answer, so only for requests that may repeat. */
   send<T>(method: 'POST' | 'PUT', path: string, bytes: Uint8Array, schema: z.ZodType<T>): Promise<T>;
+  /** Sends the stream that `open` makes, of so many bytes, tried again like `send`; `onBytes` counts what has left, and takes it back where an attempt fails. */
+  sendStream(path: string, bytes: number, open: () => Readable, onBytes: (count: number) => void): Promise<void>;
 }
 
 export interface ApiOptions {
@@ -78,17 +84,75 @@ export async function connect({ server, apiKeyFile, tenant }: ApiOptions, signal
     delete: (path, schema) => call('DELETE', path, schema, CALL_TIMEOUT_MS),
     post: (path, body, schema) => call('POST', path, schema, CALL_TIMEOUT_MS, { type: 'application/json', content: JSON.stringify(body) }),
     patch: (path, body, schema) => call('PATCH', path, schema, CALL_TIMEOUT_MS, { type: 'application/json', content: JSON.stringify(body) }),
-    async send(method, path, bytes, schema) {
-      for (let attempt = 1; ; attempt++)
-        try {
-          return await call(method, path, schema, SEND_TIMEOUT_MS, { type: 'application/octet-stream', content: bytes });
-        } catch (error) {
-          const transient = error instanceof Failure && (error.code === 'unreachable' || error.code === 'server-error');
-          if (!transient || attempt === SEND_ATTEMPTS) throw error;
-          await sleep(200 * 2 ** attempt, undefined, { signal });
-        }
-    },
+    send: (method, path, bytes, schema) =>
+      repeated(() => call(method, path, schema, SEND_TIMEOUT_MS, { type: 'application/octet-stream', content: bytes }), signal),
+    sendStream: (path, bytes, open, onBytes) => repeated(() => putStream(new URL(path, base), apiKey, bytes, open, onBytes, signal), signal),
   };
+}
+
+async function repeated<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      return await work();
+    } catch (error) {
+      const transient = error instanceof Failure && (error.code === 'unreachable' || error.code === 'server-error');
+      if (!transient || attempt === SEND_ATTEMPTS) throw error;
+      await sleep(200 * 2 ** attempt, undefined, { signal });
+    }
+}
+
+/** With its length announced, so that a body that ends early is never taken for whole. `fetch` would not announce it. */
+async function putStream(
+  url: URL,
+  apiKey: string,
+  bytes: number,
+  open: () => Readable,
+  onBytes: (count: number) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const source = open();
+  let sent = 0;
+  const counted = new Transform({
+    highWaterMark: 1 << 20,
+    transform(data: Buffer, _encoding, done) {
+      sent += data.length;
+      onBytes(data.length);
+      done(null, data);
+    },
+  });
+  const until = AbortSignal.any([signal, AbortSignal.timeout(SEND_TIMEOUT_MS)]);
+  const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)(url, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${apiKey}`, 'content-type': 'application/octet-stream', 'content-length': bytes },
+    signal: until,
+  });
+  const answered = new Promise<{ status: number; text: string }>((resolve, reject) => {
+    request.once('error', reject);
+    request.once('response', (response) => {
+      const parts: Buffer[] = [];
+      response.on('data', (part: Buffer) => parts.push(part)).once('error', reject);
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(parts).toString() }));
+    });
+  });
+  // A refusal may come before the body has left; what the source has to say counts more than what the socket says about it.
+  let broken: unknown;
+  const piped = pipeline(source, counted, request).catch((error: unknown) => {
+    broken = source.errored ?? error;
+    if (source.errored) request.destroy();
+  });
+  try {
+    const { status, text } = await answered;
+    if (status < 200 || status >= 300) throw refusal(`PUT ${url.href}`, status, text);
+    await piped;
+  } catch (error) {
+    onBytes(-sent);
+    await piped;
+    if (broken instanceof Failure) throw broken;
+    signal.throwIfAborted();
+    throw error instanceof Failure ? error : new Failure('unreachable', `PUT ${url.href}: no answer from the control plane`, { cause: error });
+  } finally {
+    source.destroy();
+  }
 }
 
 const Problem = z.object({ code: z.string(), message: z.string() });

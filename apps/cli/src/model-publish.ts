@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { SingleBar } from 'cli-progress';
 import { z } from 'zod';
 import { connect, withApiOptions, type ApiOptions } from './api.js';
@@ -40,8 +41,13 @@ export const registerPublish: Register = (model, { output, signal }) => {
     bar?.start(uploadBytes, 0);
     try {
       await inParallel(UPLOADS, missing, async (id) => {
-        await api.send('PUT', `/api/v1/chunks/${id}`, await readChunk(dir, id), z.unknown());
-        bar?.increment(bytesOf.get(id) ?? 0);
+        const bytes = bytesOf.get(id)!;
+        await api.sendStream(
+          `/api/v1/chunks/${id}`,
+          bytes,
+          () => openChunk(dir, id, bytes),
+          (count) => bar?.increment(count),
+        );
       });
     } finally {
       bar?.stop();
@@ -54,17 +60,34 @@ export const registerPublish: Register = (model, { output, signal }) => {
   });
 };
 
-const UPLOADS = 4;
+const UPLOADS = 2;
+const READ_BYTES = 512 * 1024;
 
-/** A chunk whose bytes are still what its name says: a damaged package is found here, not by a device. */
-async function readChunk(dir: string, id: string): Promise<Uint8Array> {
-  const path = join(dir, 'chunks', id);
-  const bytes = await readFile(path).catch((cause: unknown) => {
+/**
+ * A chunk's bytes as they are read, the last of them only if the whole is still what its name says: a damaged package is found here, not by a device,
+ * and what was announced is never complete.
+ */
+const openChunk = (dir: string, id: string, bytes: number): Readable =>
+  Readable.from(read(join(dir, 'chunks', id), id, bytes), { objectMode: false });
+
+async function* read(path: string, id: string, bytes: number): AsyncGenerator<Buffer> {
+  const hash = createHash('sha256');
+  let found = 0;
+  let held: Buffer | undefined;
+  try {
+    for await (const data of createReadStream(path, { highWaterMark: READ_BYTES }) as AsyncIterable<Buffer>) {
+      hash.update(data);
+      found += data.length;
+      if (held) yield held;
+      held = data;
+    }
+  } catch (cause) {
     throw new Failure('not-found', `${path} cannot be read: the package is incomplete`, { cause });
-  });
-  const actual = createHash('sha256').update(bytes).digest('hex');
+  }
+  if (found !== bytes) throw new Failure('bad-chunk', `${path} is damaged: it has ${found} bytes, its manifest says ${bytes}`);
+  const actual = hash.digest('hex');
   if (actual !== id) throw new Failure('bad-chunk', `${path} is damaged: its SHA-256 is ${actual}`);
-  return bytes;
+  if (held) yield held;
 }
 
 /** Runs `work` over the items, `width` at a time; the first failure ends it. */

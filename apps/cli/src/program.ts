@@ -4,6 +4,7 @@ import { registerAuditCommands } from './audit.js';
 import type { Context } from './command.js';
 import { registerFleetCommands } from './fleet.js';
 import { registerIdentityCommands } from './identity.js';
+import { registerCatalogue } from './model-catalogue.js';
 import { registerGenerate } from './model-generate.js';
 import { registerImport } from './model-import.js';
 import { registerInspect } from './model-inspect.js';
@@ -20,8 +21,8 @@ export function createProgram(context: Context): Command {
     .option('--json', 'print exactly one JSON document on stdout, everything else on stderr')
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError('(see --help)');
-  const model = program.command('model').description('model packages: import, inspect, run, publish, synth');
-  for (const register of [registerImport, registerInspect, registerLogits, registerGenerate, registerPublish, registerSynth])
+  const model = program.command('model').description('model packages: import, inspect, run, publish; and the catalogue of a control plane');
+  for (const register of [registerImport, registerInspect, registerLogits, registerGenerate, registerPublish, registerCatalogue, registerSynth])
     register(model, context);
   registerFleetCommands(program, context);
   registerRolloutCommands(program, context);

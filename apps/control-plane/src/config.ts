@@ -54,6 +54,14 @@ const Env = z
       .int()
       .positive()
       .default(4 * 2 ** 30),
+    MATFLEET_S3_BUCKET: z.string().optional(),
+    MATFLEET_S3_REGION: z.string().default('us-east-1'),
+    MATFLEET_S3_ENDPOINT: url('https:', 'http:').optional(),
+    MATFLEET_S3_PREFIX: z
+      .string()
+      .regex(/^([\w.-]+\/)*$/, 'folders that end with a slash, such as models/')
+      .default('chunks/'),
+    MATFLEET_S3_PATH_STYLE: flag,
     MATFLEET_READY_FILE: z.string().optional(),
     MATFLEET_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace']).default('info'),
   })
@@ -108,6 +116,16 @@ const Env = z
     upgradeDwellMs: env.MATFLEET_UPGRADE_DWELL_MS,
     /** For a device to come by, and from its document to what that asks for, where the rollout's plan does not say. */
     rolloutDeadlineMs: env.MATFLEET_ROLLOUT_DEADLINE_MS,
+    /** Absent: chunks lie in `dataDir`. */
+    s3: env.MATFLEET_S3_BUCKET
+      ? {
+          bucket: env.MATFLEET_S3_BUCKET,
+          region: env.MATFLEET_S3_REGION,
+          endpoint: env.MATFLEET_S3_ENDPOINT,
+          prefix: env.MATFLEET_S3_PREFIX,
+          pathStyle: env.MATFLEET_S3_PATH_STYLE,
+        }
+      : undefined,
     chunkBytesMax: env.MATFLEET_CHUNK_BYTES_MAX,
     readyFile: env.MATFLEET_READY_FILE ? resolve(env.MATFLEET_READY_FILE) : undefined,
     logLevel: env.MATFLEET_LOG_LEVEL,

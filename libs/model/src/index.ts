@@ -4,6 +4,7 @@ export * from './manifest.js';
 export * from './slice-math.js';
 export * from './slice-root.js';
 export * from './package.js';
+export * from './delta.js';
 export * from './footprint.js';
 export * from './frontier.js';
 export * from './published-slices.js';

@@ -63,6 +63,8 @@ export const Manifest = z.object({
   chunks: z.array(Chunk),
   slices: z.array(Slice).min(1),
   golden: z.array(GoldenPrompt),
+  /** Reserved: small differences on top of these weights, each with its own chunks. None can be packaged yet. */
+  adapters: z.array(z.never()).max(0, 'adapters are reserved for a later format').optional(),
   /** What the qualities were measured on. */
   evaluation: z
     .object({ metric: z.string(), dataset: z.string(), sha256: Sha256.optional(), date: z.string().optional(), command: z.string().optional() })

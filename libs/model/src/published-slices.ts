@@ -189,6 +189,11 @@ export const publishedSlices: readonly Slice[] = ROWS.map(([id, name, , mmlu, ff
   quality: { value: Math.round(mmlu * 10) / 1000, samples: 0, stderr: 0 },
 }));
 
+const CHAIN = ['e2b', 'e1.96b-layer', 'e2.54b-layer', 'e2.69b-layer', 'e3.18b-layer', 'e3.39b-layer', 'e3.59b-layer', 'e4b'];
+
+/** Rows of the table of which each lies within the next: a device may climb it, fetching only what is new, and come down fetching nothing. */
+export const publishedChain: readonly Slice[] = CHAIN.map((id) => publishedSlices.find((slice) => slice.id === id)!);
+
 /** Effective parameters in billions as published, by slice id. */
 export const publishedBillions: ReadonlyMap<string, number> = new Map(ROWS.map(([id, , billions]) => [id, billions]));
 

@@ -9,8 +9,15 @@ import { callerOf, setCaller } from './caller.js';
 import type { TenantService } from '../tenancy/tenant.service.js';
 import { SESSION_COOKIE, type SessionService } from './session.service.js';
 
-/** Routes that anybody may use: the console's files, health, the API's own description, and the login. */
-const OPEN = [/^\/healthz$/, /^\/readyz$/, /^\/api\/docs/, /^\/api\/openapi\.json$/, /^POST \/api\/v1\/session$/];
+/** Routes that anybody may use: the console's files, health, the API's own description, the login, and chunks at an address that was signed. */
+const OPEN = [
+  /^\/healthz$/,
+  /^\/readyz$/,
+  /^\/api\/docs/,
+  /^\/api\/openapi\.json$/,
+  /^POST \/api\/v1\/session$/,
+  /^GET \/api\/v1\/signed-chunks\/:id$/,
+];
 const GUARDED = /^\/(api|graphql|metrics)(\/|$)/;
 
 /** In which tenant a call of the installation's acts. */

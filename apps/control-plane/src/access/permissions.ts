@@ -56,6 +56,10 @@ const REST: Readonly<Record<string, Permission>> = {
   'GET /api/v1/models/:id': listed(read),
   'POST /api/v1/models': publish,
   'POST /api/v1/models/:id/publish': publish,
+  'PUT /api/v1/models/:id/pin': publish,
+  'DELETE /api/v1/models/:id/pin': publish,
+  'POST /api/v1/models/gc': publish,
+  'POST /api/v1/chunks/:id/url': publish,
   'GET /api/v1/chunks/:id': publish,
   'PUT /api/v1/chunks/:id': publish,
 

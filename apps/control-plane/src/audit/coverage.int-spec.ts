@@ -169,6 +169,25 @@ describe('the audit log', () => {
     'POST /api/v1/devices/{id}/evaluate': { action: 'device.evaluated', run: async () => call('POST', `devices/${await device()}/evaluate`) },
     'POST /api/v1/models': { action: 'model.registered', run: () => call('POST', 'models', manifestOnlyPackage(`model-${++seed}`, seed).manifest) },
     'POST /api/v1/models/{id}/publish': { action: 'model.published', before: true, run: published },
+    'PUT /api/v1/models/{id}/pin': { action: 'model.pinned', run: async () => call('PUT', `models/${await published()}/pin`) },
+    'DELETE /api/v1/models/{id}/pin': {
+      action: 'model.unpinned',
+      run: async () => {
+        const id = await published();
+        await call('PUT', `models/${id}/pin`);
+        await call('DELETE', `models/${id}/pin`);
+      },
+    },
+    'POST /api/v1/models/gc': {
+      action: 'model.retired',
+      run: async () => {
+        // What other cases left may stay: one version is to go.
+        for (const { id } of await call<{ id: string }[]>('GET', 'models')) await call('PUT', `models/${id}/pin`);
+        await register();
+        await call('POST', 'models/gc', { olderThanSeconds: 0, remove: true });
+      },
+    },
+    'POST /api/v1/chunks/{id}/url': exempt('it gives for a while what its caller may read anyway, and changes nothing'),
     'PUT /api/v1/chunks/{id}': exempt('its bytes are named by a manifest, whose registration is written down, and by their own hash'),
     'POST /api/v1/rollouts': { action: 'rollout.started', run: () => rollout() },
     'POST /api/v1/rollouts/{id}/pause': {

@@ -1,18 +1,20 @@
-import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import { Manifest, versionId } from '@matfleet/model';
-import { CONFIG, type Config } from '../config.js';
 import type { Actor } from '../audit/audit.js';
+import { CONFIG, type Config } from '../config.js';
 import { DomainError } from '../errors.js';
 import { FleetEvents } from '../events/fleet-events.js';
 import { Metrics } from '../telemetry.js';
 import { TrustService } from '../trust/trust.service.js';
 import { describeIssues } from '../zod.pipe.js';
-import { ChunkStore } from './chunk-store.js';
 import { ModelRepository, type ModelRow } from './model.repository.js';
+import { checkChunkId, type ChunkStorage, verified } from './storage/chunk-storage.js';
+import { Storage } from './storage/storage.js';
 
 const MANIFESTS_CACHED_MAX = 8;
+/** Questions to the storage at a time. */
+const STORAGE_PARALLEL = 16;
 
 /** A model version as the rest of the control plane sees it. */
 export interface ModelVersion extends ModelRow {
@@ -21,9 +23,8 @@ export interface ModelVersion extends ModelRow {
 
 /** Which models there are, and their bytes. */
 @Injectable()
-export class CatalogService implements OnModuleInit {
+export class CatalogService {
   private readonly log = new Logger('catalog');
-  private readonly store: ChunkStore;
   /** Parsed manifests by version id, the least recently used first. Content has no tenant: who may see it is asked before. */
   private readonly manifests = new Map<string, Manifest>();
 
@@ -33,13 +34,8 @@ export class CatalogService implements OnModuleInit {
     private readonly events: FleetEvents,
     private readonly metrics: Metrics,
     private readonly trust: TrustService,
-  ) {
-    this.store = new ChunkStore(join(config.dataDir, 'chunks'));
-  }
-
-  async onModuleInit(): Promise<void> {
-    await this.store.open();
-  }
+    private readonly storage: Storage,
+  ) {}
 
   /** Takes a manifest, exactly as the package holds it, and says which chunks are still to be sent. Safe to repeat. */
   async register(manifestBytes: Uint8Array, actor: Actor): Promise<{ id: string; name: string; missingChunks: string[]; published: boolean }> {
@@ -56,16 +52,13 @@ export class CatalogService implements OnModuleInit {
     return { id, name: manifest.name, missingChunks: await this.missingChunks(manifest), published: Boolean(row?.publishedAt) };
   }
 
-  /** Takes the bytes of a chunk that a registered manifest names. A chunk that is here already is read to its end and left as it is. */
+  /** Takes the bytes of a chunk that a registered manifest names. */
   async putChunk(id: string, source: Readable): Promise<void> {
-    const chunk = await this.models.chunk(id);
+    const chunk = await this.models.chunk(checkChunkId(id));
     if (!chunk) throw new DomainError('failed-precondition', `no registered manifest names chunk ${id.slice(0, 80)}: send the manifest first`);
-    if (chunk.arrived && (await this.store.bytesOf(id)) === chunk.bytes) {
-      for await (const _ of source); // The client is still sending.
-      return;
-    }
-    // Also where the file is here already, from another tenant: who sends the bytes has them, who knows their hash may not.
-    await this.store.put(id, chunk.bytes, source);
+    // Also where the bytes are here already, perhaps from another tenant: who sends them has them, who knows their hash may not.
+    if ((await this.store.bytesOf(id)) === chunk.bytes) for await (const _ of verified(id, chunk.bytes, source));
+    else await this.store.put(id, chunk.bytes, source);
     await this.models.setArrived(id, new Date());
     this.metrics.uploadedBytes.inc(chunk.bytes);
   }
@@ -125,10 +118,9 @@ export class CatalogService implements OnModuleInit {
 
   /** Size of a chunk that is here, in bytes; one that only another tenant has sent is not. */
   async chunkBytes(id: string): Promise<number> {
-    const chunk = await this.models.chunk(id);
-    const bytes = chunk?.arrived ? await this.store.bytesOf(id) : undefined;
-    if (bytes === undefined) throw new DomainError('not-found', `no chunk ${id}`);
-    return bytes;
+    const chunk = await this.models.chunk(checkChunkId(id));
+    if (!chunk?.arrived || (await this.store.bytesOf(id)) !== chunk.bytes) throw new DomainError('not-found', `no chunk ${id}`);
+    return chunk.bytes;
   }
 
   /** Streams bytes [offset, offset + length) of a chunk, to its end when `length` is 0 or reaches beyond it. */
@@ -138,11 +130,45 @@ export class CatalogService implements OnModuleInit {
     return this.store.read(id, offset, length > 0 ? Math.min(bytes, offset + length) : bytes);
   }
 
+  /** An address that gives the chunk to whoever has it, for so long. */
+  async signChunk(id: string, seconds: number): Promise<{ url: string; expiresAt: string }> {
+    await this.chunkBytes(id);
+    const expiresAt = new Date(Date.now() + seconds * 1_000);
+    const url = (await this.store.signedUrl?.(id, seconds)) ?? this.storage.urls.sign(id, expiresAt);
+    return { url, expiresAt: expiresAt.toISOString() };
+  }
+
+  isSigned(id: string, expires: number, signature: string): boolean {
+    return this.storage.urls.verify(id, expires, signature, new Date());
+  }
+
+  /** For holders of a signed address: who signed it looked up whether the chunk may be had. */
+  readonly signedReader = {
+    chunkBytes: async (id: string): Promise<number> => {
+      const bytes = await this.store.bytesOf(id);
+      if (bytes === undefined) throw new DomainError('not-found', `no chunk ${id}`);
+      return bytes;
+    },
+    openChunk: (id: string, offset: number, length: number): Promise<Readable> => this.store.read(id, offset, offset + length),
+  };
+
+  /** Keeps a version whatever happens, or no longer. */
+  async pin(id: string, pinned: boolean, actor: Actor): Promise<ModelVersion> {
+    if (!(await this.models.pin(id, pinned ? new Date() : null, actor))) throw new DomainError('not-found', `no model version ${id.slice(0, 80)}`);
+    return this.version(id);
+  }
+
+  /** Ids without a repetition. */
   private async missingChunks(manifest: Manifest): Promise<string[]> {
-    const arrived = await this.models.arrived(manifest.chunks.map((chunk) => chunk.id));
-    const missing: string[] = [];
-    for (const { id, bytes } of manifest.chunks) if (!arrived.has(id) || (await this.store.bytesOf(id)) !== bytes) missing.push(id);
-    return [...new Set(missing)];
+    const bytesOf = new Map(manifest.chunks.map(({ id, bytes }) => [id, bytes]));
+    const arrived = [...(await this.models.arrived([...bytesOf.keys()]))];
+    const here = await inParallel(STORAGE_PARALLEL, arrived, async (id) => (await this.store.bytesOf(id)) === bytesOf.get(id));
+    const held = new Set(arrived.filter((_, i) => here[i]));
+    return [...bytesOf.keys()].filter((id) => !held.has(id));
+  }
+
+  private get store(): ChunkStorage {
+    return this.storage.chunks;
   }
 
   private async manifestOf(id: string): Promise<Manifest> {
@@ -168,4 +194,15 @@ function parseManifest(bytes: Uint8Array): Manifest {
   const result = Manifest.safeParse(json);
   if (!result.success) throw new DomainError('invalid-argument', `the manifest is not a matfleet-package-1: ${describeIssues(result.error)}`);
   return result.data;
+}
+
+/** The results in the items' order, `width` at a time. */
+async function inParallel<T, R>(width: number, items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let i = next++; i < items.length; i = next++) results[i] = await work(items[i]!);
+  };
+  await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
+  return results;
 }

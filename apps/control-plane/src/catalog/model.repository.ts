@@ -11,9 +11,11 @@ export interface ModelRow {
   name: string;
   createdAt: Date;
   publishedAt: Date | null;
+  pinnedAt: Date | null;
+  retiredAt: Date | null;
 }
 
-const ROW = { id: true, name: true, createdAt: true, publishedAt: true } as const;
+const ROW = { id: true, name: true, createdAt: true, publishedAt: true, pinnedAt: true, retiredAt: true } as const;
 const LIST_MAX = 200;
 
 /** Versions and chunks of the tenant that asks: another may have the same ones. */
@@ -50,7 +52,7 @@ export class ModelRepository {
     return (await this.prisma.modelVersion.findFirst({ where: { tenantId: currentTenant(), id }, select: { manifest: true } }))?.manifest;
   }
 
-  /** Registers the version and the chunks it names; a version that is there already stays as it is. */
+  /** Registers the version and the chunks it names. A version that is there stays as it is; a retired one is as if it were new. */
   async register(
     version: { id: string; name: string; manifest: Uint8Array },
     chunks: readonly { id: string; bytes: number }[],
@@ -59,6 +61,10 @@ export class ModelRepository {
     await this.prisma.$transaction(async (tx) => {
       const data = [{ ...version, manifest: new Uint8Array(version.manifest) }];
       const { count } = await tx.modelVersion.createMany({ data, skipDuplicates: true });
+      const again = await tx.modelVersion.updateMany({
+        where: { id: version.id, retiredAt: { not: null } },
+        data: { retiredAt: null, createdAt: new Date() },
+      });
       await tx.chunk.createMany({ data: chunks.map(({ id, bytes }) => ({ id, bytes: BigInt(bytes) })), skipDuplicates: true });
       const most = count > 0 ? await quotaHere(tx, 'modelBytesMax') : null;
       if (most !== null) {
@@ -66,7 +72,7 @@ export class ModelRepository {
         if (Number(sum.bytes ?? 0n) > most) throw overQuota('bytes of models', Number(sum.bytes), most);
       }
       const after = { name: version.name, chunks: chunks.length, bytes: chunks.reduce((sum, { bytes }) => sum + bytes, 0) };
-      if (count > 0) await appendAudit(tx, { actor, action: 'model.registered', subject: `model:${version.id}`, after });
+      if (count + again.count > 0) await appendAudit(tx, { actor, action: 'model.registered', subject: `model:${version.id}`, after });
     });
   }
 
@@ -84,6 +90,18 @@ export class ModelRepository {
 
   async setArrived(id: string, now: Date): Promise<void> {
     await this.prisma.chunk.updateMany({ where: { tenantId: currentTenant(), id, arrivedAt: null }, data: { arrivedAt: now } });
+  }
+
+  /** Null for an unknown version. */
+  async pin(id: string, pinnedAt: Date | null, actor: Actor): Promise<ModelRow | null> {
+    return this.prisma.$transaction(async (tx) => {
+      const where = { tenantId: currentTenant(), id };
+      const before = await tx.modelVersion.findFirst({ where, select: ROW });
+      if (!before || !before.pinnedAt === !pinnedAt) return before;
+      await tx.modelVersion.updateMany({ where, data: { pinnedAt } });
+      await appendAudit(tx, { actor, action: pinnedAt ? 'model.pinned' : 'model.unpinned', subject: `model:${id}`, after: { pinnedAt } });
+      return { ...before, pinnedAt };
+    });
   }
 
   /** The version that the last rollout to the whole fleet brought, else the first that was published. */

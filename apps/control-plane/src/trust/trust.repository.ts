@@ -26,6 +26,7 @@ export interface TrustTransaction {
   put(files: readonly SignedFile[]): Promise<void>;
   /** What to list for it when this call published it; undefined when it was published before, or is not there. */
   publish(modelVersionId: string, now: Date): Promise<TargetEntry | undefined>;
+  retire(modelVersionIds: readonly string[], now: Date, actor: Actor): Promise<void>;
   audit(actor: Actor, after: object): Promise<void>;
   auditPublished(actor: Actor, modelVersionId: string): Promise<void>;
 }
@@ -66,8 +67,13 @@ export class TrustRepository {
         entries: await publishedEntries(tx),
         put: (files) => putFiles(tx, files),
         publish: async (id, now) => {
-          const { count } = await tx.modelVersion.updateMany({ where: { id, publishedAt: null }, data: { publishedAt: now } });
-          return count === 1 ? (await publishedEntries(tx)).find(({ path }) => path === id) : undefined;
+          const { count } = await tx.modelVersion.updateMany({ where: { id, publishedAt: null, retiredAt: null }, data: { publishedAt: now } });
+          if (count === 0) return undefined;
+          return (await publishedEntries(tx)).find(({ path }) => path === id);
+        },
+        retire: async (ids, now, actor) => {
+          await tx.modelVersion.updateMany({ where: { id: { in: [...ids] } }, data: { retiredAt: now, publishedAt: null } });
+          for (const id of ids) await appendAudit(tx, { actor, action: 'model.retired', subject: `model:${id}`, after: { retiredAt: now } });
         },
         auditPublished: (actor, id) =>
           appendAudit(tx, { actor, action: 'model.published', subject: `model:${id}`, before: { published: false }, after: { published: true } }),

@@ -99,6 +99,23 @@ export class TrustService implements OnModuleInit {
     return published;
   }
 
+  /** Takes versions back: devices find them no more, and neither does anybody else until they are registered again. */
+  async retire(modelVersionIds: readonly string[], now: Date, actor: Actor): Promise<void> {
+    await this.root();
+    const keys = await this.keys.all();
+    const gone = new Set(modelVersionIds);
+    await this.repository.locked(async (tx) => {
+      await this.signDue(
+        tx,
+        keys,
+        now,
+        tx.entries.filter(({ path }) => !gone.has(path)),
+      );
+      await tx.retire(modelVersionIds, now, actor);
+    });
+    this.cache.clear();
+  }
+
   async view(): Promise<RoleView[]> {
     const here = new Set((await this.keys.all()).map(({ id }) => id));
     const root = await this.root();

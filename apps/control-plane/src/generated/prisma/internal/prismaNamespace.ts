@@ -2371,7 +2371,9 @@ export const ModelVersionScalarFieldEnum = {
   name: 'name',
   manifest: 'manifest',
   createdAt: 'createdAt',
-  publishedAt: 'publishedAt'
+  publishedAt: 'publishedAt',
+  pinnedAt: 'pinnedAt',
+  retiredAt: 'retiredAt'
 } as const
 
 export type ModelVersionScalarFieldEnum = (typeof ModelVersionScalarFieldEnum)[keyof typeof ModelVersionScalarFieldEnum]

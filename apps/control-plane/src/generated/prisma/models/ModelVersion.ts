@@ -31,6 +31,8 @@ export type ModelVersionMinAggregateOutputType = {
   manifest: runtime.Bytes | null
   createdAt: Date | null
   publishedAt: Date | null
+  pinnedAt: Date | null
+  retiredAt: Date | null
 }
 
 export type ModelVersionMaxAggregateOutputType = {
@@ -40,6 +42,8 @@ export type ModelVersionMaxAggregateOutputType = {
   manifest: runtime.Bytes | null
   createdAt: Date | null
   publishedAt: Date | null
+  pinnedAt: Date | null
+  retiredAt: Date | null
 }
 
 export type ModelVersionCountAggregateOutputType = {
@@ -49,6 +53,8 @@ export type ModelVersionCountAggregateOutputType = {
   manifest: number
   createdAt: number
   publishedAt: number
+  pinnedAt: number
+  retiredAt: number
   _all: number
 }
 
@@ -60,6 +66,8 @@ export type ModelVersionMinAggregateInputType = {
   manifest?: true
   createdAt?: true
   publishedAt?: true
+  pinnedAt?: true
+  retiredAt?: true
 }
 
 export type ModelVersionMaxAggregateInputType = {
@@ -69,6 +77,8 @@ export type ModelVersionMaxAggregateInputType = {
   manifest?: true
   createdAt?: true
   publishedAt?: true
+  pinnedAt?: true
+  retiredAt?: true
 }
 
 export type ModelVersionCountAggregateInputType = {
@@ -78,6 +88,8 @@ export type ModelVersionCountAggregateInputType = {
   manifest?: true
   createdAt?: true
   publishedAt?: true
+  pinnedAt?: true
+  retiredAt?: true
   _all?: true
 }
 
@@ -160,6 +172,8 @@ export type ModelVersionGroupByOutputType = {
   manifest: runtime.Bytes
   createdAt: Date
   publishedAt: Date | null
+  pinnedAt: Date | null
+  retiredAt: Date | null
   _count: ModelVersionCountAggregateOutputType | null
   _min: ModelVersionMinAggregateOutputType | null
   _max: ModelVersionMaxAggregateOutputType | null
@@ -190,6 +204,8 @@ export type ModelVersionWhereInput = {
   manifest?: Prisma.BytesFilter<"ModelVersion"> | runtime.Bytes
   createdAt?: Prisma.DateTimeFilter<"ModelVersion"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
+  pinnedAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
+  retiredAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
   devices?: Prisma.DeviceListRelationFilter
   assignments?: Prisma.AssignmentListRelationFilter
   rollouts?: Prisma.RolloutListRelationFilter
@@ -202,6 +218,8 @@ export type ModelVersionOrderByWithRelationInput = {
   manifest?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  pinnedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  retiredAt?: Prisma.SortOrderInput | Prisma.SortOrder
   devices?: Prisma.DeviceOrderByRelationAggregateInput
   assignments?: Prisma.AssignmentOrderByRelationAggregateInput
   rollouts?: Prisma.RolloutOrderByRelationAggregateInput
@@ -218,6 +236,8 @@ export type ModelVersionWhereUniqueInput = Prisma.AtLeast<{
   manifest?: Prisma.BytesFilter<"ModelVersion"> | runtime.Bytes
   createdAt?: Prisma.DateTimeFilter<"ModelVersion"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
+  pinnedAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
+  retiredAt?: Prisma.DateTimeNullableFilter<"ModelVersion"> | Date | string | null
   devices?: Prisma.DeviceListRelationFilter
   assignments?: Prisma.AssignmentListRelationFilter
   rollouts?: Prisma.RolloutListRelationFilter
@@ -230,6 +250,8 @@ export type ModelVersionOrderByWithAggregationInput = {
   manifest?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  pinnedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  retiredAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.ModelVersionCountOrderByAggregateInput
   _max?: Prisma.ModelVersionMaxOrderByAggregateInput
   _min?: Prisma.ModelVersionMinOrderByAggregateInput
@@ -245,6 +267,8 @@ export type ModelVersionScalarWhereWithAggregatesInput = {
   manifest?: Prisma.BytesWithAggregatesFilter<"ModelVersion"> | runtime.Bytes
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"ModelVersion"> | Date | string
   publishedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ModelVersion"> | Date | string | null
+  pinnedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ModelVersion"> | Date | string | null
+  retiredAt?: Prisma.DateTimeNullableWithAggregatesFilter<"ModelVersion"> | Date | string | null
 }
 
 export type ModelVersionCreateInput = {
@@ -254,6 +278,8 @@ export type ModelVersionCreateInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   devices?: Prisma.DeviceCreateNestedManyWithoutModelVersionInput
   assignments?: Prisma.AssignmentCreateNestedManyWithoutModelVersionInput
   rollouts?: Prisma.RolloutCreateNestedManyWithoutModelVersionInput
@@ -266,6 +292,8 @@ export type ModelVersionUncheckedCreateInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   devices?: Prisma.DeviceUncheckedCreateNestedManyWithoutModelVersionInput
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutModelVersionInput
   rollouts?: Prisma.RolloutUncheckedCreateNestedManyWithoutModelVersionInput
@@ -278,6 +306,8 @@ export type ModelVersionUpdateInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUpdateManyWithoutModelVersionNestedInput
   assignments?: Prisma.AssignmentUpdateManyWithoutModelVersionNestedInput
   rollouts?: Prisma.RolloutUpdateManyWithoutModelVersionNestedInput
@@ -290,6 +320,8 @@ export type ModelVersionUncheckedUpdateInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUncheckedUpdateManyWithoutModelVersionNestedInput
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutModelVersionNestedInput
   rollouts?: Prisma.RolloutUncheckedUpdateManyWithoutModelVersionNestedInput
@@ -302,6 +334,8 @@ export type ModelVersionCreateManyInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
 }
 
 export type ModelVersionUpdateManyMutationInput = {
@@ -311,6 +345,8 @@ export type ModelVersionUpdateManyMutationInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type ModelVersionUncheckedUpdateManyInput = {
@@ -320,6 +356,8 @@ export type ModelVersionUncheckedUpdateManyInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
 
 export type ModelVersionNullableScalarRelationFilter = {
@@ -339,6 +377,8 @@ export type ModelVersionCountOrderByAggregateInput = {
   manifest?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
+  pinnedAt?: Prisma.SortOrder
+  retiredAt?: Prisma.SortOrder
 }
 
 export type ModelVersionMaxOrderByAggregateInput = {
@@ -348,6 +388,8 @@ export type ModelVersionMaxOrderByAggregateInput = {
   manifest?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
+  pinnedAt?: Prisma.SortOrder
+  retiredAt?: Prisma.SortOrder
 }
 
 export type ModelVersionMinOrderByAggregateInput = {
@@ -357,6 +399,8 @@ export type ModelVersionMinOrderByAggregateInput = {
   manifest?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
+  pinnedAt?: Prisma.SortOrder
+  retiredAt?: Prisma.SortOrder
 }
 
 export type ModelVersionScalarRelationFilter = {
@@ -415,6 +459,8 @@ export type ModelVersionCreateWithoutDevicesInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   assignments?: Prisma.AssignmentCreateNestedManyWithoutModelVersionInput
   rollouts?: Prisma.RolloutCreateNestedManyWithoutModelVersionInput
 }
@@ -426,6 +472,8 @@ export type ModelVersionUncheckedCreateWithoutDevicesInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutModelVersionInput
   rollouts?: Prisma.RolloutUncheckedCreateNestedManyWithoutModelVersionInput
 }
@@ -453,6 +501,8 @@ export type ModelVersionUpdateWithoutDevicesInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   assignments?: Prisma.AssignmentUpdateManyWithoutModelVersionNestedInput
   rollouts?: Prisma.RolloutUpdateManyWithoutModelVersionNestedInput
 }
@@ -464,6 +514,8 @@ export type ModelVersionUncheckedUpdateWithoutDevicesInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutModelVersionNestedInput
   rollouts?: Prisma.RolloutUncheckedUpdateManyWithoutModelVersionNestedInput
 }
@@ -475,6 +527,8 @@ export type ModelVersionCreateWithoutAssignmentsInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   devices?: Prisma.DeviceCreateNestedManyWithoutModelVersionInput
   rollouts?: Prisma.RolloutCreateNestedManyWithoutModelVersionInput
 }
@@ -486,6 +540,8 @@ export type ModelVersionUncheckedCreateWithoutAssignmentsInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   devices?: Prisma.DeviceUncheckedCreateNestedManyWithoutModelVersionInput
   rollouts?: Prisma.RolloutUncheckedCreateNestedManyWithoutModelVersionInput
 }
@@ -513,6 +569,8 @@ export type ModelVersionUpdateWithoutAssignmentsInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUpdateManyWithoutModelVersionNestedInput
   rollouts?: Prisma.RolloutUpdateManyWithoutModelVersionNestedInput
 }
@@ -524,6 +582,8 @@ export type ModelVersionUncheckedUpdateWithoutAssignmentsInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUncheckedUpdateManyWithoutModelVersionNestedInput
   rollouts?: Prisma.RolloutUncheckedUpdateManyWithoutModelVersionNestedInput
 }
@@ -535,6 +595,8 @@ export type ModelVersionCreateWithoutRolloutsInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   devices?: Prisma.DeviceCreateNestedManyWithoutModelVersionInput
   assignments?: Prisma.AssignmentCreateNestedManyWithoutModelVersionInput
 }
@@ -546,6 +608,8 @@ export type ModelVersionUncheckedCreateWithoutRolloutsInput = {
   manifest: runtime.Bytes
   createdAt?: Date | string
   publishedAt?: Date | string | null
+  pinnedAt?: Date | string | null
+  retiredAt?: Date | string | null
   devices?: Prisma.DeviceUncheckedCreateNestedManyWithoutModelVersionInput
   assignments?: Prisma.AssignmentUncheckedCreateNestedManyWithoutModelVersionInput
 }
@@ -573,6 +637,8 @@ export type ModelVersionUpdateWithoutRolloutsInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUpdateManyWithoutModelVersionNestedInput
   assignments?: Prisma.AssignmentUpdateManyWithoutModelVersionNestedInput
 }
@@ -584,6 +650,8 @@ export type ModelVersionUncheckedUpdateWithoutRolloutsInput = {
   manifest?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  pinnedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  retiredAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   devices?: Prisma.DeviceUncheckedUpdateManyWithoutModelVersionNestedInput
   assignments?: Prisma.AssignmentUncheckedUpdateManyWithoutModelVersionNestedInput
 }
@@ -644,6 +712,8 @@ export type ModelVersionSelect<ExtArgs extends runtime.Types.Extensions.Internal
   manifest?: boolean
   createdAt?: boolean
   publishedAt?: boolean
+  pinnedAt?: boolean
+  retiredAt?: boolean
   devices?: boolean | Prisma.ModelVersion$devicesArgs<ExtArgs>
   assignments?: boolean | Prisma.ModelVersion$assignmentsArgs<ExtArgs>
   rollouts?: boolean | Prisma.ModelVersion$rolloutsArgs<ExtArgs>
@@ -657,6 +727,8 @@ export type ModelVersionSelectCreateManyAndReturn<ExtArgs extends runtime.Types.
   manifest?: boolean
   createdAt?: boolean
   publishedAt?: boolean
+  pinnedAt?: boolean
+  retiredAt?: boolean
 }, ExtArgs["result"]["modelVersion"]>
 
 export type ModelVersionSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -666,6 +738,8 @@ export type ModelVersionSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.
   manifest?: boolean
   createdAt?: boolean
   publishedAt?: boolean
+  pinnedAt?: boolean
+  retiredAt?: boolean
 }, ExtArgs["result"]["modelVersion"]>
 
 export type ModelVersionSelectScalar = {
@@ -675,9 +749,11 @@ export type ModelVersionSelectScalar = {
   manifest?: boolean
   createdAt?: boolean
   publishedAt?: boolean
+  pinnedAt?: boolean
+  retiredAt?: boolean
 }
 
-export type ModelVersionOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "manifest" | "createdAt" | "publishedAt", ExtArgs["result"]["modelVersion"]>
+export type ModelVersionOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "id" | "name" | "manifest" | "createdAt" | "publishedAt" | "pinnedAt" | "retiredAt", ExtArgs["result"]["modelVersion"]>
 export type ModelVersionInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   devices?: boolean | Prisma.ModelVersion$devicesArgs<ExtArgs>
   assignments?: boolean | Prisma.ModelVersion$assignmentsArgs<ExtArgs>
@@ -707,6 +783,14 @@ export type $ModelVersionPayload<ExtArgs extends runtime.Types.Extensions.Intern
      * Null until every chunk has arrived.
      */
     publishedAt: Date | null
+    /**
+     * Stays whatever happens, until an operator says otherwise.
+     */
+    pinnedAt: Date | null
+    /**
+     * Collected as garbage: its chunks may be gone, devices may not take it. Registering it again brings it back.
+     */
+    retiredAt: Date | null
   }, ExtArgs["result"]["modelVersion"]>
   composites: {}
 }
@@ -1139,6 +1223,8 @@ export interface ModelVersionFieldRefs {
   readonly manifest: Prisma.FieldRef<"ModelVersion", 'Bytes'>
   readonly createdAt: Prisma.FieldRef<"ModelVersion", 'DateTime'>
   readonly publishedAt: Prisma.FieldRef<"ModelVersion", 'DateTime'>
+  readonly pinnedAt: Prisma.FieldRef<"ModelVersion", 'DateTime'>
+  readonly retiredAt: Prisma.FieldRef<"ModelVersion", 'DateTime'>
 }
     
 
