@@ -48,6 +48,10 @@ describe('histogram', () => {
     );
   });
 
+  it('answers the least of doubles for a bucket whose middle lies below it', () => {
+    expect(quantile(histogramOf([2.57e61, 5e-324]), 0)).toBe(5e-324);
+  });
+
   it('answers a nearest-rank quantile within its stated error, also after merging', () => {
     fc.assert(
       fc.property(anySample, anySample, fc.double({ min: 0, max: 1, noNaN: true }), (a, b, q) => {

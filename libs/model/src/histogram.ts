@@ -82,8 +82,8 @@ export function quantile(histogram: Histogram, q: number): number | undefined {
   rank -= histogram.zeroCount;
   for (let k = 0; k < histogram.counts.length; k++) {
     rank -= histogram.counts[k]!;
-    // The middle of the bucket on a logarithmic scale.
-    if (rank <= 0) return Math.min(histogram.max, 2 ** ((histogram.offset + k + 0.5) * 2 ** -histogram.scale));
+    // The middle of the bucket on a logarithmic scale; the lowest bucket's may lie below all doubles.
+    if (rank <= 0) return Math.min(histogram.max, Math.max(Number.MIN_VALUE, 2 ** ((histogram.offset + k + 0.5) * 2 ** -histogram.scale)));
   }
   return histogram.max;
 }
