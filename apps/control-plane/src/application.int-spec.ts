@@ -151,7 +151,15 @@ describe('the HTTP application', () => {
 
     it('are refused with the place of what is wrong', async () => {
       const wrong = await call('GET', `/api/v1/devices?${new URLSearchParams({ filter: 'cores >= 4 && sight == "x"' })}`);
-      expect([wrong.status, await wrong.json()]).toEqual([400, { code: 'invalid-argument', message: 'filter, column 15: Unknown variable: sight' }]);
+      const detail = 'filter, column 15: Unknown variable: sight';
+      expect(wrong.headers.get('content-type')).toBe('application/problem+json; charset=utf-8');
+      expect([wrong.status, await wrong.json()]).toEqual([
+        400,
+        {
+          ...{ type: 'urn:matfleet:problem:invalid-argument', title: 'The request is not valid', status: 400 },
+          ...{ detail, code: 'invalid-argument', message: detail },
+        },
+      ]);
       expect((await graphql('{ devices(filter: "cores") { id } }')).errors).toMatchObject([{ message: expect.stringContaining('filter, column 1') }]);
       const key = await patchLabels('no-device', { 'Bad Key': 'x' });
       expect([key.status, ((await key.json()) as { message: string }).message]).toEqual([400, expect.stringContaining('a key has 1 to 63 of')]);

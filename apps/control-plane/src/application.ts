@@ -64,7 +64,9 @@ export async function createApplication(config: Config, databaseUrl: string, log
 function describeApi(app: NestFastifyApplication): void {
   const description = new DocumentBuilder()
     .setTitle('Matfleet')
-    .setDescription('Runs one nested model across a fleet of unequal edge devices. Errors are `{ code, message }`.')
+    .setDescription(
+      'Runs one nested model across a fleet of unequal edge devices. Errors are problems (RFC 9457): `detail` names the thing and the numbers, `code` is for programs.',
+    )
     .setVersion('1')
     .addBearerAuth({ type: 'http', description: 'The API key that the control plane made at its first start.' })
     .addCookieAuth(SESSION_COOKIE)

@@ -49,6 +49,43 @@ export function describeError(error: unknown): { code: ErrorCode; message: strin
 const statusOfFastify = (error: unknown): number | undefined =>
   error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : undefined;
 
+/** RFC 9457. `code` is what a program looks at; `message` is the same text as `detail`, as GraphQL calls it. */
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8';
+
+export const problemOf = (code: ErrorCode, message: string): Problem => ({
+  type: `urn:matfleet:problem:${code}`,
+  title: TITLES[code],
+  status: httpStatusOf(code),
+  detail: message,
+  code,
+  message,
+});
+
+const TITLES: Readonly<Record<ErrorCode, string>> = {
+  'invalid-argument': 'The request is not valid',
+  unauthenticated: 'A valid API key or login is needed',
+  'permission-denied': 'The caller may not do this',
+  'not-found': 'There is no such thing',
+  'already-exists': 'It exists already',
+  'failed-precondition': 'It is not possible in the present state',
+  'payload-too-large': 'The body is too large',
+  'unsupported-media-type': 'The body is of an unsupported type',
+  'out-of-range': 'The range lies outside',
+  'resource-exhausted': 'Too much at once',
+  internal: 'The control plane failed',
+  unavailable: 'Not available now',
+  'deadline-exceeded': 'The deadline passed',
+};
+
 /** The one place where an error becomes an answer, for REST and GraphQL alike. */
 @Catch()
 export class ErrorFilter implements ExceptionFilter {
@@ -63,7 +100,7 @@ export class ErrorFilter implements ExceptionFilter {
     if (reply.sent || reply.raw.headersSent) return void reply.raw.destroy();
     return void reply
       .code(status)
-      .headers({ 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' })
-      .send({ code, message });
+      .headers({ 'content-type': PROBLEM_TYPE, 'cache-control': 'no-store' })
+      .send({ ...problemOf(code, message), status });
   }
 }

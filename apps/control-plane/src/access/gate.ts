@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../config.js';
 import { inNone, inTenant } from '../database/scope.js';
-import { type ErrorCode, httpStatusOf } from '../errors.js';
+import { type ErrorCode, httpStatusOf, PROBLEM_TYPE, problemOf } from '../errors.js';
 import { parseFilter } from '../fleet/device-filter.js';
 import type { KeyRow } from './access.repository.js';
 import type { ApiKeyService } from './api-key.service.js';
@@ -109,7 +109,7 @@ async function refuse(request: FastifyRequest, reply: FastifyReply, code: ErrorC
   if (code === 'unauthenticated') reply.header('www-authenticate', 'Bearer');
   // The HTTP server no longer counts a socket that asked for an upgrade: nobody else would ever close it.
   if (isUpgrade(request)) reply.raw.once('finish', () => request.raw.socket.destroySoon());
-  await reply.code(httpStatusOf(code)).header('cache-control', 'no-store').send({ code, message });
+  await reply.code(httpStatusOf(code)).headers({ 'content-type': PROBLEM_TYPE, 'cache-control': 'no-store' }).send(problemOf(code, message));
 }
 
 const isUpgrade = (request: FastifyRequest): boolean => request.headers.upgrade?.toLowerCase() === 'websocket';

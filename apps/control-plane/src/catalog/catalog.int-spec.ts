@@ -224,6 +224,16 @@ describe.each(['on disk', 'in S3'])('the catalogue with its chunks %s', (where) 
       await json('DELETE', `models/${old.id}/pin`);
     });
 
+    it('keeps the way back of a rollout that is under way', async () => {
+      const { system } = app.get(PrismaService, { strict: false });
+      const deviceId = await enrolledDevice(app, `back-${where.slice(-2)}`);
+      const { tenantId } = await system.device.findUniqueOrThrow({ where: { id: deviceId }, select: { tenantId: true } });
+      const rollout = await system.rollout.create({ data: { tenantId, id: `back-${deviceId}`, modelVersionId: newest.id, state: 'running' } });
+      await system.rolloutTarget.create({ data: { tenantId, rolloutId: rollout.id, deviceId, state: 'waiting', previousVersionId: old.id } });
+      expect(why(await gc(false), old)).toBe('being rolled out');
+      await system.rollout.delete({ where: { id: rollout.id } });
+    });
+
     it('takes versions from devices before their bytes go, and leaves what others share', async () => {
       expect(await listed()).toContain(old.id);
       const report = await gc(true);

@@ -15,6 +15,7 @@ import { Storage } from './storage/storage.js';
 const MANIFESTS_CACHED_MAX = 8;
 /** Questions to the storage at a time. */
 const STORAGE_PARALLEL = 16;
+const MANIFESTS_AT_ONCE = 32;
 
 /** A model version as the rest of the control plane sees it. */
 export interface ModelVersion extends ModelRow {
@@ -82,7 +83,16 @@ export class CatalogService {
   /** Newest first; at most 200. */
   async list(): Promise<ModelVersion[]> {
     const versions: ModelVersion[] = [];
-    for (const row of await this.models.list()) versions.push({ ...row, manifest: await this.manifestOf(row.id) });
+    const rows = await this.models.list();
+    // A few at a time: a manifest of a large model has megabytes.
+    for (let from = 0; from < rows.length; from += MANIFESTS_AT_ONCE) {
+      const part = rows.slice(from, from + MANIFESTS_AT_ONCE);
+      const read = await this.models.manifests(part.map(({ id }) => id).filter((id) => !this.manifests.has(id)));
+      for (const row of part) {
+        const bytes = read.get(row.id);
+        versions.push({ ...row, manifest: bytes ? parseManifest(bytes) : await this.manifestOf(row.id) });
+      }
+    }
     return versions;
   }
 

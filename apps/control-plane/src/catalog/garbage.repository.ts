@@ -35,12 +35,17 @@ export class GarbageRepository {
           SELECT last.model_version_id FROM assignments last WHERE last.device_id = d.id ORDER BY last.generation DESC LIMIT 1)
         ORDER BY a.generation DESC LIMIT 1) before
       WHERE d.tenant_id = ${tenantId}`;
-    const running = await this.prisma.rollout.findMany({ where: { tenantId, finishedAt: null }, select: { modelVersionId: true } });
+    const running = await this.prisma.rollout.findMany({ where: { tenantId, finishedAt: null }, select: { id: true, modelVersionId: true } });
+    const waysBack = await this.prisma.rolloutTarget.findMany({
+      where: { tenantId, rolloutId: { in: running.map(({ id }) => id) }, previousVersionId: { not: null } },
+      distinct: ['previousVersionId'],
+      select: { previousVersionId: true },
+    });
     return {
       fleetDefault: await this.models.currentId(),
       assigned: ids(assigned),
       previous: ids(previous),
-      inFlight: new Set(running.map(({ modelVersionId }) => modelVersionId)),
+      inFlight: new Set([...running.map(({ modelVersionId }) => modelVersionId), ...waysBack.map(({ previousVersionId }) => previousVersionId!)]),
     };
   }
 

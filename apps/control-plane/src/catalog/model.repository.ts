@@ -52,6 +52,12 @@ export class ModelRepository {
     return (await this.prisma.modelVersion.findFirst({ where: { tenantId: currentTenant(), id }, select: { manifest: true } }))?.manifest;
   }
 
+  /** Of several versions, in one statement. */
+  async manifests(ids: readonly string[]): Promise<Map<string, Uint8Array>> {
+    const rows = await this.prisma.modelVersion.findMany({ where: { tenantId: currentTenant(), id: { in: [...ids] } }, select: { id: true, manifest: true } });
+    return new Map(rows.map(({ id, manifest }) => [id, manifest]));
+  }
+
   /** Registers the version and the chunks it names. A version that is there stays as it is; a retired one is as if it were new. */
   async register(
     version: { id: string; name: string; manifest: Uint8Array },
