@@ -54,7 +54,10 @@ export class ModelRepository {
 
   /** Of several versions, in one statement. */
   async manifests(ids: readonly string[]): Promise<Map<string, Uint8Array>> {
-    const rows = await this.prisma.modelVersion.findMany({ where: { tenantId: currentTenant(), id: { in: [...ids] } }, select: { id: true, manifest: true } });
+    const rows = await this.prisma.modelVersion.findMany({
+      where: { tenantId: currentTenant(), id: { in: [...ids] } },
+      select: { id: true, manifest: true },
+    });
     return new Map(rows.map(({ id, manifest }) => [id, manifest]));
   }
 
