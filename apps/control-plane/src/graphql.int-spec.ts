@@ -164,6 +164,7 @@ describe('GraphQL', () => {
     const two = await costs();
     await fill(20);
     expect(await costs()).toEqual(two);
-    expect(Math.max(...Object.values(two))).toBeLessThan(15);
+    // A statement in a tenant's scope is four: begin, whose, the statement, commit.
+    expect(Math.max(...Object.values(two))).toBeLessThan(20);
   }, 90_000);
 });
