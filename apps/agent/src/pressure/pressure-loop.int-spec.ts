@@ -1,10 +1,9 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { GenerateRequest, InferenceServiceClient, Role, type GenerateResponse, type GetStatusResponse } from '@matfleet/protocol';
-import { readFile } from 'node:fs/promises';
 import { Manifest } from '@matfleet/model';
 import { tinyPackage, type TinyPackage } from '../../../../test/support/tiny-package.js';
 import { createEngineHost } from '../engine/child-engine-host.js';

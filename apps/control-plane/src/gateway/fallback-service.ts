@@ -75,7 +75,6 @@ async function answer(
   if (!request) throw new DomainError('invalid-argument', 'the call holds no request');
   const cancelled = new AbortController();
   call.once('cancelled', () => cancelled.abort(new Error('the device cancelled the answer')));
-  const fleet = await devices.list(null);
   /** By attempt. */
   const hops = new Map<string, Hop>();
   let started = false;
@@ -94,7 +93,7 @@ async function answer(
       begun: await begunBy(request, modelVersionId, devices),
       tried: [],
       firstOrdinal: 1,
-      mayAsk: fence(request, deviceId, fleet),
+      mayAsk: await fence(request, deviceId, devices),
       waits: false,
     },
     {
@@ -160,12 +159,12 @@ async function begunBy(request: GenerateRequest, modelVersionId: string, devices
 }
 
 /** Who may see the prompt: not the caller again, and no further than it says. */
-function fence({ privacy }: GenerateRequest, deviceId: string, fleet: readonly ReachableDevice[]): (device: ReachableDevice) => boolean {
+async function fence({ privacy }: GenerateRequest, deviceId: string, devices: ReachableDevices): Promise<(device: ReachableDevice) => boolean> {
   switch (privacy) {
     case Privacy.PRIVACY_DEVICE:
       throw new DomainError('invalid-argument', 'the request may not leave its device');
     case Privacy.PRIVACY_SITE: {
-      const site = fleet.find((device) => device.deviceId === deviceId)?.site ?? null;
+      const site = (await devices.list(null)).find((device) => device.deviceId === deviceId)?.site ?? null;
       if (site === null) throw new DomainError('failed-precondition', 'the request may not leave its site, and its device has no label "site"');
       return (device) => device.deviceId !== deviceId && device.site === site;
     }

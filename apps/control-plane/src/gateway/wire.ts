@@ -203,7 +203,7 @@ const WIRE_FINISHES = {
   cancelled: FinishReason.FINISH_REASON_CANCELLED,
 } as const;
 
-/** The way back of `attemptEventOf`, for a replica or a device that hears it for another one. */
+/** The way back of `attemptEventOf`, for a device that hears it for another one. */
 export function generateResponseOf(event: Extract<AttemptEvent, { kind: 'started' | 'delta' | 'finished' }>): GenerateResponse {
   switch (event.kind) {
     case 'started': {
@@ -221,6 +221,7 @@ export function generateResponseOf(event: Extract<AttemptEvent, { kind: 'started
   }
 }
 
+/** The same for a replica, which also hears failures. */
 export function inferenceEventOf(attemptId: string, sequence: bigint, event: Exclude<AttemptEvent, { kind: 'lost' }>): InferenceEvent {
   if (event.kind !== 'failed') return { attemptId, sequence, event: { $case: 'response', value: generateResponseOf(event) } };
   return { attemptId, sequence, event: { $case: 'failure', value: { code: event.code, message: event.message } } };
